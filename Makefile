@@ -1,0 +1,64 @@
+lattice_images = $(or $(shell command -v lattice-images),cargo run --release --quiet --locked --)
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z][^:]*\):.*## \(.*\)/\1#\2/p' Makefile | awk -F '#' '{ printf "%-26s %s\n", $$1, $$2 }'
+
+.PHONY: build
+build: ## the release build
+	cargo build --release --locked
+
+.PHONY: demo
+demo: ## build the shipped images and push them to a registry on this machine
+	@tests/provision/demo
+
+.PHONY: demo-stop
+demo-stop: ## stop what the demo started
+	@tests/provision/down target/demo
+
+.PHONY: test
+test: ## all tests, against a real Docker daemon and a real registry
+	@tests/provision/test
+
+.PHONY: test-unit
+test-unit: ## the tests that need only cargo
+	cargo test --locked --lib --test architecture
+
+.PHONY: lint
+lint: ## formatting, warnings, dependencies, shell scripts
+	@.ci/lint
+
+.PHONY: advisories
+advisories: ## known vulnerabilities of the dependencies (needs the internet)
+	@.ci/deny advisories
+
+.PHONY: bases
+bases: ## fetch what the shipped base images are made of
+	@images/fetch-bases
+
+# each pushes both variants, as it always has; FLAGS=... is passed on
+
+.PHONY: docker.push-all-user docker.push-all-images-user
+docker.push-all-user: bases ## all images to the user's channel
+	$(lattice_images) push-all --with-debug $(FLAGS)
+docker.push-all-images-user: docker.push-all-user
+
+.PHONY: docker.push-all-stable docker.push-all-images-stable
+docker.push-all-stable: bases ## all images to the stable channel
+	$(lattice_images) push-all --stable --with-debug $(FLAGS)
+docker.push-all-images-stable: docker.push-all-stable
+
+.PHONY: docker.push-image-user docker.push-image-stable
+docker.push-image-user: image-is-named bases ## one image (IMAGE=...) to the user's channel
+	$(lattice_images) push-image --with-debug $(FLAGS) $(IMAGE)
+docker.push-image-stable: image-is-named bases ## one image (IMAGE=...) to the stable channel
+	$(lattice_images) push-image --stable --with-debug $(FLAGS) $(IMAGE)
+
+docker.push-image-user-%: bases
+	$(lattice_images) push-image --with-debug $(FLAGS) $*
+docker.push-image-stable-%: bases
+	$(lattice_images) push-image --stable --with-debug $(FLAGS) $*
+
+.PHONY: image-is-named
+image-is-named:
+	$(if $(IMAGE),,$(error IMAGE is not set (for example: IMAGE=envoy-prepare)))

@@ -1,0 +1,198 @@
+//! Runs the steps of a plan: each after what it needs, at most so many at once, the longest way first.
+
+use std::future::Future;
+
+use anyhow::Error;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+/// How a step ended.
+#[derive(Debug)]
+pub enum Outcome<T> {
+    Done(T),
+    Failed(Error),
+    /// Not begun, because the step with this index failed.
+    Blocked(usize),
+    /// Stopped, or not begun, because the run was.
+    Stopped,
+}
+
+impl<T> Outcome<T> {
+    pub fn done(&self) -> Option<&T> {
+        match self {
+            Self::Done(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Everything that can still succeed is carried through.
+    KeepGoing,
+    Stop,
+}
+
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How many steps run at once.
+    pub jobs: usize,
+    pub on_failure: OnFailure,
+    pub cancel: CancellationToken,
+}
+
+/// Runs one `work(step)` for each element of `needs`, which holds the steps that each needs, all of them earlier ones.
+/// `work` finds what came out of them in its second argument.
+pub async fn run<T, W, F>(needs: &[Vec<usize>], limits: &Limits, work: W) -> Vec<Outcome<T>>
+where
+    T: Clone,
+    W: Fn(usize, Vec<T>) -> F,
+    F: Future<Output = Result<T, Error>>,
+{
+    let cancel = limits.cancel.child_token();
+    let height = heights(needs);
+    let mut outcomes: Vec<Option<Outcome<T>>> = needs.iter().map(|_| None).collect();
+    let mut begun = vec![false; needs.len()];
+    let mut running = FuturesUnordered::new();
+    loop {
+        block(needs, &mut outcomes, &begun);
+        while running.len() < limits.jobs && !cancel.is_cancelled() {
+            let ready = |step: &usize| !begun[*step] && outcomes[*step].is_none() && results(&needs[*step], &outcomes).is_some();
+            let Some(step) = (0..needs.len()).filter(ready).max_by_key(|step| (height[*step], usize::MAX - step)) else {
+                break;
+            };
+            begun[step] = true;
+            let given = results(&needs[step], &outcomes).expect("a ready step has what it needs");
+            let (doing, cancel) = (work(step, given), &cancel);
+            running.push(async move {
+                tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => (step, Outcome::Stopped),
+                    result = doing => (step, result.map_or_else(Outcome::Failed, Outcome::Done)),
+                }
+            });
+        }
+        let Some((step, outcome)) = running.next().await else { break };
+        if matches!(outcome, Outcome::Failed(_)) && limits.on_failure == OnFailure::Stop {
+            cancel.cancel();
+        }
+        outcomes[step] = Some(outcome);
+    }
+    outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Stopped)).collect()
+}
+
+fn results<T: Clone>(needs: &[usize], outcomes: &[Option<Outcome<T>>]) -> Option<Vec<T>> {
+    needs
+        .iter()
+        .map(|need| outcomes[*need].as_ref().and_then(Outcome::done).cloned())
+        .collect()
+}
+
+/// Marks the steps that can no longer begin. Steps are in order, so one pass reaches what stands on a blocked one.
+fn block<T>(needs: &[Vec<usize>], outcomes: &mut [Option<Outcome<T>>], begun: &[bool]) {
+    for step in 0..needs.len() {
+        if outcomes[step].is_some() || begun[step] {
+            continue;
+        }
+        let cause = needs[step].iter().find_map(|need| match &outcomes[*need] {
+            Some(Outcome::Failed(_)) => Some(*need),
+            Some(Outcome::Blocked(cause)) => Some(*cause),
+            _ => None,
+        });
+        if let Some(cause) = cause {
+            outcomes[step] = Some(Outcome::Blocked(cause));
+        }
+    }
+}
+
+/// How many steps stand on each, one upon the other.
+fn heights(needs: &[Vec<usize>]) -> Vec<usize> {
+    let mut heights = vec![0; needs.len()];
+    for step in (0..needs.len()).rev() {
+        for need in &needs[step] {
+            heights[*need] = heights[*need].max(heights[step] + 1);
+        }
+    }
+    heights
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::anyhow;
+    use std::cell::{Cell, RefCell};
+
+    fn limits(jobs: usize, on_failure: OnFailure) -> Limits {
+        Limits {
+            jobs,
+            on_failure,
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    fn shape(outcomes: &[Outcome<usize>]) -> String {
+        outcomes
+            .iter()
+            .map(|outcome| match outcome {
+                Outcome::Done(_) => "d".to_owned(),
+                Outcome::Failed(_) => "f".to_owned(),
+                Outcome::Blocked(cause) => cause.to_string(),
+                Outcome::Stopped => "s".to_owned(),
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_step_gets_what_it_needs_and_the_longest_way_goes_first() {
+        let needs = [vec![], vec![], vec![1], vec![2, 1]];
+        let order = RefCell::new(Vec::new());
+        let outcomes = run(&needs, &limits(1, OnFailure::KeepGoing), |step, given: Vec<usize>| {
+            order.borrow_mut().push(step);
+            async move { Ok(step * 10 + given.iter().sum::<usize>()) }
+        })
+        .await;
+        assert_eq!(*order.borrow(), [1, 2, 0, 3]);
+        assert_eq!(outcomes[3].done(), Some(&70));
+    }
+
+    #[tokio::test]
+    async fn what_stands_on_a_failure_is_blocked_and_the_rest_goes_on() {
+        let needs = [vec![], vec![0], vec![1], vec![]];
+        let fail = |step, _| async move { if step == 0 { Err(anyhow!("no")) } else { Ok(step) } };
+        assert_eq!(shape(&run(&needs, &limits(2, OnFailure::KeepGoing), fail).await), "f00d");
+        assert_eq!(shape(&run(&needs, &limits(1, OnFailure::Stop), fail).await), "f00s");
+    }
+
+    #[tokio::test]
+    async fn no_more_run_at_once_than_allowed() {
+        let (running, most) = (Cell::new(0), Cell::new(0));
+        let needs = vec![vec![]; 20];
+        run(&needs, &limits(3, OnFailure::KeepGoing), |step, _: Vec<usize>| {
+            let (running, most) = (&running, &most);
+            async move {
+                running.set(running.get() + 1);
+                most.set(most.get().max(running.get()));
+                for _ in 0..5 {
+                    tokio::task::yield_now().await;
+                }
+                running.set(running.get() - 1);
+                Ok(step)
+            }
+        })
+        .await;
+        assert_eq!(most.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_run_stops_what_runs_and_begins_nothing() {
+        let needs = [vec![], vec![0]];
+        let limits = limits(2, OnFailure::KeepGoing);
+        let cancel = limits.cancel.clone();
+        let outcomes = run(&needs, &limits, |_, _: Vec<usize>| {
+            cancel.cancel();
+            std::future::pending()
+        })
+        .await;
+        assert_eq!(shape(&outcomes), "ss");
+    }
+}

@@ -1,0 +1,51 @@
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Error;
+use clap::Parser;
+use lattice_images::cli::Cli;
+use lattice_images::problem::{Exit, Problem};
+use lattice_images::{commands, report};
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// What still runs when the result is known is given up after this.
+const SHUTDOWN: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.common.verbose {
+        trace();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = runtime.map_err(Error::from).and_then(|runtime| {
+        let result = runtime.block_on(commands::run(&cli));
+        runtime.shutdown_timeout(SHUTDOWN);
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::error(&error);
+            let exit = error
+                .chain()
+                .find_map(|cause| cause.downcast_ref::<Problem>())
+                .map_or(Exit::Failed, Problem::exit);
+            ExitCode::from(exit as u8)
+        }
+    }
+}
+
+/// Only our own targets: what others trace may hold credentials.
+fn trace() {
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false);
+    tracing_subscriber::registry()
+        .with(layer)
+        .with(Targets::new().with_target("lattice_images", Level::DEBUG))
+        .init();
+}

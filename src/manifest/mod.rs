@@ -1,0 +1,143 @@
+//! `images.yaml`: the images of the set and how each is built.
+//!
+//! The names of the keys are those of the Compose file's `build` section wherever one exists. Everything here is
+//! validated: a [`Manifest`] that exists can be planned, its contexts and Dockerfiles are there.
+
+mod interpolate;
+mod read;
+mod yaml;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::channel::{Owner, Variant};
+use crate::dockerfile::Dockerfile;
+use crate::problem::Problem;
+use crate::reference::{ImageName, Registry};
+
+pub use read::Environment;
+
+pub const FILE_NAME: &str = "images.yaml";
+pub const DEFAULT_REGISTRY: &str = "gcr.io/lattice-dev";
+
+#[derive(Debug)]
+pub struct Manifest {
+    /// As it is shown in messages.
+    pub file: String,
+    pub registry: Registry,
+    pub stable: Stable,
+    pub utilities: Utilities,
+    /// Registries (`host:port`) that may be spoken to over plain HTTP.
+    pub insecure_registries: Vec<String>,
+    /// In the order of the file.
+    pub images: Vec<Image>,
+}
+
+#[derive(Debug)]
+pub struct Stable {
+    /// The branch that the channel `stable` is built from.
+    pub branch: String,
+    /// Where `stable` lives, if apart from the other channels.
+    pub registry: Option<Registry>,
+}
+
+/// What the debug variant adds to an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Utilities {
+    pub source: UtilitiesSource,
+    /// `file:line` of the key, for messages.
+    pub place: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UtilitiesSource {
+    /// An image that holds a busybox.
+    Image(String),
+    /// A static busybox.
+    Path(PathBuf),
+}
+
+#[derive(Debug)]
+pub struct Image {
+    pub name: ImageName,
+    /// `file:line` of the image, for messages.
+    pub place: String,
+    pub push: bool,
+    pub normal: Build,
+    /// Where the image has `debug:` keys of its own; else the debug variant is the normal one with utilities.
+    pub debug: Option<Build>,
+}
+
+impl Image {
+    /// How the variant is built from a Dockerfile; `None` where it is the normal one with utilities.
+    #[must_use]
+    pub fn build(&self, variant: Variant) -> Option<&Build> {
+        match variant {
+            Variant::Normal => Some(&self.normal),
+            Variant::Debug => self.debug.as_ref(),
+        }
+    }
+}
+
+/// One build from a Dockerfile, with every key resolved.
+#[derive(Clone, Debug)]
+pub struct Build {
+    pub context: PathBuf,
+    pub dockerfile: DockerfileSource,
+    pub target: Option<String>,
+    pub args: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    /// `os/architecture[/variant]`, as OCI writes it.
+    pub platform: String,
+    pub network: Option<String>,
+    pub cache_from: Vec<String>,
+    pub pull: bool,
+    pub no_cache: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct DockerfileSource {
+    /// `None` for `dockerfile_inline`.
+    pub path: Option<PathBuf>,
+    /// As it is shown in messages.
+    pub file: String,
+    pub text: String,
+    pub parsed: Dockerfile,
+}
+
+impl Manifest {
+    /// Reads and validates the manifest at `path`, with its Dockerfiles.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with file and line.
+    pub fn load(path: &Path, environment: Environment<'_>) -> Result<Self, Problem> {
+        read::load(path, environment)
+    }
+
+    /// The registry of the channels of `owner`.
+    #[must_use]
+    pub fn registry_of(&self, owner: &Owner) -> &Registry {
+        match owner {
+            Owner::Stable => self.stable.registry.as_ref().unwrap_or(&self.registry),
+            Owner::User(_) => &self.registry,
+        }
+    }
+
+    #[must_use]
+    pub fn image(&self, name: &ImageName) -> Option<&Image> {
+        self.images.iter().find(|image| image.name == *name)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &ImageName> {
+        self.images.iter().map(|image| &image.name)
+    }
+}
+
+/// Looks for `images.yaml` in `from` and the folders above it, as cargo and git look for theirs.
+#[must_use]
+pub fn find(from: &Path) -> Option<PathBuf> {
+    from.ancestors().map(|folder| folder.join(FILE_NAME)).find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests;

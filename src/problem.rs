@@ -1,0 +1,102 @@
+//! What goes wrong in a way that a person can mend: the fact, then what to do about it.
+
+use std::fmt;
+
+/// How the process ends; the number is its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Failed = 1,
+    /// Wrong usage, or a manifest, name or file that cannot be right.
+    Usage = 2,
+    Interrupted = 130,
+}
+
+/// An error with its exit code and hints. It keeps both when `anyhow` context is put around it.
+#[derive(Debug)]
+pub struct Problem {
+    exit: Exit,
+    message: String,
+    hints: Vec<String>,
+}
+
+impl Problem {
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    /// `state` says what was done until then.
+    #[must_use]
+    pub fn interrupted(state: &str) -> Self {
+        Self::new(Exit::Interrupted, format!("interrupted{state}"))
+    }
+
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+            hints: Vec::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    #[must_use]
+    pub fn hints(&self) -> &[String] {
+        &self.hints
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// The nearest of `known` to what was written, where it is near enough to be meant.
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(written, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// `text` from outside, made fit for a terminal: control characters (escape sequences among them) become `?`.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_near_miss_is_found_and_a_far_one_is_not() {
+        let known = ["context", "dockerfile", "target"];
+        assert_eq!(nearest("contxt", known), Some("context"));
+        assert_eq!(nearest("docker_file", known), Some("dockerfile"));
+        assert_eq!(nearest("volumes", known), None);
+    }
+
+    #[test]
+    fn escape_sequences_do_not_reach_a_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\u{9b}c"), "a?[31mb?c");
+    }
+}

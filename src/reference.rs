@@ -1,0 +1,263 @@
+//! The names of the registry's world, as types that cannot hold an invalid value.
+//!
+//! The grammar is that of `distribution/reference`: a path component is
+//! `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, host + `/` + path are at most 255 bytes.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::problem::{Problem, printable};
+
+const MAX_REPOSITORY_BYTES: usize = 255;
+
+static COMPONENT: LazyLock<Regex> = LazyLock::new(|| anchored(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"));
+static HOST: LazyLock<Regex> = LazyLock::new(|| {
+    anchored(
+        r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?",
+    )
+});
+static DIGEST: LazyLock<Regex> = LazyLock::new(|| anchored("sha256:[0-9a-f]{64}"));
+
+fn anchored(pattern: &str) -> Regex {
+    Regex::new(&format!(r"\A(?:{pattern})\z")).expect("the pattern is a constant")
+}
+
+/// Whether `text` is one component of a repository's path.
+#[must_use]
+pub fn is_component(text: &str) -> bool {
+    COMPONENT.is_match(text)
+}
+
+/// The name of an image of the manifest: a path component that no debug channel's name can swallow.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageName(String);
+
+impl ImageName {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ImageName {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        if !is_component(text) {
+            return Err(Problem::usage(format!("`{}` cannot be an image's name", printable(text)))
+                .hint("lower-case letters and digits, with `-`, `_`, `__` or `.` between them"));
+        }
+        if text == "debug" || text.starts_with("debug-") {
+            return Err(Problem::usage(format!(
+                "an image cannot be called `{text}`: in the channel `<user>` it would be an image of the channel `<user>-debug`"
+            ))
+            .hint("give it a name that does not begin with `debug`"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Where channels live: a registry's host and, usually, a path there, e.g. `gcr.io/lattice-dev`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registry {
+    host: String,
+    path: String,
+}
+
+impl Registry {
+    /// The host with its port, as it stands in a reference and as credentials are kept under.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The repository `name` in this registry, with the tag `latest`.
+    ///
+    /// # Errors
+    /// When the repository's name is longer than 255 bytes.
+    pub fn reference(&self, name: &str) -> Result<Reference, Problem> {
+        let repository = format!("{self}/{name}");
+        if repository.len() > MAX_REPOSITORY_BYTES {
+            return Err(Problem::usage(format!(
+                "`{repository}` has {} bytes; a registry allows {MAX_REPOSITORY_BYTES}",
+                repository.len()
+            )));
+        }
+        Ok(Reference {
+            host: self.host.clone(),
+            repository,
+        })
+    }
+}
+
+impl FromStr for Registry {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let malformed = |why: &str| {
+            Problem::usage(format!("`{}` cannot be a registry: {why}", printable(text)))
+                .hint("HOST/PATH, for example `gcr.io/lattice-dev` or `127.0.0.1:5000/lattice-dev`")
+        };
+        if text.contains("://") {
+            return Err(malformed("it is written without a scheme"));
+        }
+        let (host, path) = text.split_once('/').unwrap_or((text, ""));
+        if !HOST.is_match(host) || !(host == "localhost" || host.contains(['.', ':'])) {
+            return Err(malformed("it does not begin with a host"));
+        }
+        if text.ends_with('/') || !(path.is_empty() || path.split('/').all(is_component)) {
+            return Err(malformed(
+                "its path is not lower-case letters and digits, with `-`, `_` or `.` between them",
+            ));
+        }
+        Ok(Self {
+            host: host.to_owned(),
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)?;
+        if self.path.is_empty() {
+            return Ok(());
+        }
+        write!(f, "/{}", self.path)
+    }
+}
+
+/// A repository of a registry with its tag `latest`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reference {
+    host: String,
+    repository: String,
+}
+
+impl Reference {
+    pub const TAG: &str = "latest";
+
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Host and path, without the tag.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.repository, Self::TAG)
+    }
+}
+
+/// The sha256 digest of a manifest, or the id of an image in the daemon, which is the digest of its configuration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(String);
+
+impl Digest {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Twelve hex digits: enough for a person.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        &self.0["sha256:".len()..][..12]
+    }
+}
+
+impl FromStr for Digest {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        if DIGEST.is_match(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Problem::failed(format!("`{}` is not a sha256 digest", printable(text))))
+        }
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries() {
+        for good in [
+            "gcr.io/lattice-dev",
+            "127.0.0.1:5000/a/b",
+            "localhost",
+            "localhost:5000/x",
+            "[::1]:5000/x",
+            "us-docker.pkg.dev/p/r",
+        ] {
+            assert_eq!(Registry::from_str(good).expect(good).to_string(), good);
+        }
+        for bad in [
+            "",
+            "lattice-dev",
+            "https://gcr.io/x",
+            "gcr.io/",
+            "gcr.io//x",
+            "gcr.io/X",
+            "gcr.io/x:tag",
+            "gcr.io/x@sha256:0",
+            "a b.c/x",
+            "-a.b/x",
+            "gcr.io/x\n",
+            "gcr.io/../x",
+            "é.fr/x",
+        ] {
+            assert!(Registry::from_str(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn image_names() {
+        for good in ["api", "envoy-prepare", "a__b", "a.b", "a--b", "debugger"] {
+            assert_eq!(ImageName::from_str(good).expect(good).as_str(), good);
+        }
+        for bad in ["", "A", "a_", "-a", "a___b", "a..b", "a/b", "a:b", "debug", "debug-x", "a\n", "é"] {
+            assert!(ImageName::from_str(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_repository_is_at_most_255_bytes() {
+        let registry = Registry::from_str("gcr.io/lattice-dev").expect("valid");
+        let room = 255 - "gcr.io/lattice-dev/".len();
+        assert!(registry.reference(&"a".repeat(room)).is_ok());
+        assert!(registry.reference(&"a".repeat(room + 1)).is_err());
+    }
+
+    #[test]
+    fn digests() {
+        let text = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        let digest = Digest::from_str(&text).expect("valid");
+        assert_eq!(digest.short(), "0123456789ab");
+        assert!(Digest::from_str(&text.to_uppercase()).is_err());
+        assert!(Digest::from_str(&text[..70]).is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! Imports point one way, as the picture in `src/lib.rs` says, and only `docker/` names bollard.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The modules from the top down: one may import those of the groups below its own, and of its own group.
+const LAYERS: [&[&str]; 9] = [
+    &["commands"],
+    &["report"],
+    &["run"],
+    &["cli", "execute", "publish", "docker", "summary"],
+    &["context", "plan"],
+    &["manifest"],
+    &["channel", "dockerfile", "event", "user", "credentials", "endpoint"],
+    &["docker_config", "reference"],
+    &["problem"],
+];
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries
+        .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] })
+        .collect()
+}
+
+/// Each source file with the name of its module, which is that of its first folder or of the file.
+fn modules() -> Vec<(String, PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = sources(&root)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    files
+        .map(|path| {
+            let first = path
+                .strip_prefix(&root)
+                .expect("below")
+                .components()
+                .next()
+                .expect("a name")
+                .as_os_str()
+                .to_string_lossy()
+                .into_owned();
+            let text = fs::read_to_string(&path).expect("text");
+            (first.trim_end_matches(".rs").to_owned(), path, text)
+        })
+        .collect()
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
+}
+
+#[test]
+fn no_module_imports_upward() {
+    for (module, path, text) in modules() {
+        if ["lib", "main"].contains(&module.as_str()) {
+            continue;
+        }
+        let own = layer(&module).unwrap_or_else(|| panic!("`{module}` is in no layer: put it into the picture and into this test"));
+        for import in text.split("crate::").skip(1) {
+            let imported: String = import.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let Some(below) = layer(&imported) else { continue };
+            assert!(
+                below >= own,
+                "{}: `{module}` imports `{imported}`, which is above it",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn only_the_docker_folder_names_bollard() {
+    for (module, path, text) in modules() {
+        assert!(module == "docker" || !text.contains("bollard::"), "{}", path.display());
+    }
+}
+
+#[test]
+fn only_report_prints() {
+    for (module, path, text) in modules() {
+        let prints = ["println!", "eprintln!", "print!(", "stdout()", "stderr()"]
+            .iter()
+            .any(|word| text.contains(word));
+        assert!(module == "report" || !prints, "{}", path.display());
+    }
+}

@@ -1,0 +1,138 @@
+//! Names, and what consumers are given.
+
+use std::process::Command;
+
+use crate::support::{PROGRAM, Project, Ran};
+
+fn without_a_manifest() -> Project {
+    let project = Project::of_images(&["envoy-prepare"]).with("LATTICE_IMAGES_REGISTRY", "");
+    std::fs::remove_file(project.path("images.yaml")).expect("removed");
+    project
+}
+
+#[test]
+fn channels_shows_the_four_of_a_person() {
+    let ran = Project::of_images(&["envoy-prepare"])
+        .with("LATTICE_IMAGES_REGISTRY", "")
+        .run(&["channels"])
+        .ok();
+    let rows: Vec<Vec<&str>> = ran.stdout.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        rows,
+        [
+            ["kevin", "kevin-", "gcr.io/lattice-dev/kevin-envoy-prepare"],
+            ["kevin-debug", "kevin-debug-", "gcr.io/lattice-dev/kevin-debug-envoy-prepare"],
+            ["stable", "stable-", "gcr.io/lattice-dev/stable-envoy-prepare"],
+            ["stable-debug", "stable-debug-", "gcr.io/lattice-dev/stable-debug-envoy-prepare"],
+        ]
+    );
+}
+
+#[test]
+fn env_is_one_line_that_shells_can_use_anywhere() {
+    let project = without_a_manifest();
+    let ran = project.run(&["channels", "env", "--debug"]).ok();
+    assert_eq!(
+        (ran.stdout.as_str(), ran.stderr.as_str()),
+        ("LATTICE_CONTAINER_REPO_PREFIX=kevin-debug-\n", "")
+    );
+    for script in [
+        "eval \"$($P channels env)\"; echo $LATTICE_CONTAINER_REPO_PREFIX",
+        "export $($P channels env); sh -c 'echo $LATTICE_CONTAINER_REPO_PREFIX'",
+        "env $($P channels env) sh -c 'echo $LATTICE_CONTAINER_REPO_PREFIX'",
+    ] {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", script])
+            .current_dir(project.path("."))
+            .env("P", PROGRAM)
+            .env("LATTICE_IMAGES_USER", "kevin");
+        assert_eq!(Ran::of(shell.output().expect("sh runs")).ok().stdout, "kevin-\n", "{script}");
+    }
+}
+
+#[test]
+fn backend_vars_are_four_words() {
+    let ran = without_a_manifest().run(&["channels", "backend-vars", "--stable"]).ok();
+    let words: Vec<_> = ran.stdout.split_whitespace().collect();
+    assert_eq!(
+        words,
+        [
+            "--backend-var",
+            "lattice-container-registry=gcr.io/lattice-dev",
+            "--backend-var",
+            "lattice-container-repo-prefix=stable-"
+        ]
+    );
+}
+
+#[test]
+fn the_name_is_the_os_users_and_not_a_variables() {
+    let project = without_a_manifest()
+        .with("LATTICE_IMAGES_USER", "")
+        .with("USER", "somebody")
+        .with("LOGNAME", "somebody");
+    let whoami = Ran::of(Command::new("whoami").output().expect("whoami runs")).stdout;
+    let ran = project.run(&["channels", "env"]).ok();
+    assert_eq!(
+        ran.stdout,
+        format!("LATTICE_CONTAINER_REPO_PREFIX={}-\n", whoami.trim().to_lowercase())
+    );
+    if whoami.trim() == "root" {
+        assert!(ran.stderr.contains("shared by everyone who builds as root"), "{}", ran.stderr);
+        let under_sudo = project.with("SUDO_USER", "kevin");
+        under_sudo
+            .run(&["channels", "env"])
+            .ended(2)
+            .says(&["nobody's own", "usermod -aG docker kevin", "--user kevin"]);
+        under_sudo.run(&["channels", "env", "--user", "kevin"]).ok();
+    }
+}
+
+#[test]
+fn names_that_would_write_into_another_channel_are_refused() {
+    let project = Project::of_images(&["envoy-prepare"]).with("DOCKER_HOST", "unix:///nowhere/docker.sock");
+    for name in [
+        "stable",
+        "STABLE",
+        "stable-x",
+        "x-debug",
+        "kevin-envoy-prepare",
+        "../x",
+        "a/b",
+        "é",
+        "a b",
+        "$(id)",
+        "-",
+        "\u{1b}[31mx",
+    ] {
+        let ran = project
+            .run(&["push-all", &format!("--user={name}")])
+            .ended(2)
+            .says(&["cannot be a channel", "--user NAME"]);
+        assert!(!ran.stderr.contains('\u{1b}'), "{:?}", ran.stderr);
+    }
+    project
+        .run(&["push-all", "--stable", "--user", "kevin"])
+        .ended(2)
+        .says(&["exclude each other"]);
+    project
+        .run(&["push-all", "--registry", "https://gcr.io/x"])
+        .ended(2)
+        .says(&["without a scheme", "HOST/PATH"]);
+}
+
+#[test]
+fn help_is_documentation() {
+    let project = without_a_manifest();
+    for command in ["push-all", "push-image", "build", "channels"] {
+        let ran = project.run(&[command, "--help"]).ok();
+        assert!(
+            ran.stdout.contains("Examples:") && ran.stdout.contains("--registry"),
+            "{}",
+            ran.stdout
+        );
+    }
+    project.run(&[]).ended(2);
+    project.run(&["push-everything"]).ended(2);
+}

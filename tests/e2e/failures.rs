@@ -1,0 +1,201 @@
+//! What goes wrong: one clear message, the right exit code, and the truth about what was pushed.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Command;
+
+use crate::support::{Project, Ran, find_file};
+
+#[test]
+fn what_stands_on_a_failure_is_not_built_and_nothing_is_pushed() {
+    let project = Project::new("images:\n  base: { context: base }\n  api: { context: api }\n  web: { context: web }\n")
+        .file("base/Dockerfile", "FROM scratch\nLABEL step=one\nCOPY nothing-here /x\n")
+        .file("api/Dockerfile", "FROM base\n")
+        .file("web/Dockerfile", "FROM scratch\nCOPY Dockerfile /d\n");
+    let ran = project.run(&["push-all"]).ended(1).says(&[
+        "error: building base: ",
+        "nothing-here",
+        "  | Step 2/3 : LABEL step=one",
+        "whole log: ",
+        "2 of 3 images failed; nothing was pushed",
+    ]);
+    let rows: Vec<&str> = ran.stdout.lines().collect();
+    assert!(
+        rows.iter()
+            .any(|row| row.starts_with(" api ") && row.contains("not built because base failed")),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        rows.iter().any(|row| row.starts_with(" web ") && row.contains("built, not pushed")),
+        "{}",
+        ran.stdout
+    );
+    assert!(project.registry.digest("kevin-web").is_none());
+    let log = find_file(&project.home(), "base.log").expect("the whole log is kept");
+    assert!(ran.stderr.contains(&log.display().to_string()), "{}", ran.stderr);
+    assert!(std::fs::read_to_string(log).expect("read").contains("Step 1/3 : FROM scratch"));
+}
+
+#[test]
+fn fail_fast_begins_nothing_more() {
+    let project = Project::new("images:\n  a: { context: a }\n  b: { context: b }\n")
+        .file("a/Dockerfile", "FROM scratch\nCOPY no /x\n")
+        .file("b/Dockerfile", "FROM scratch\nLABEL x=y\n");
+    let ran = project.run(&["push-all", "--fail-fast", "-j1"]).ended(1);
+    assert!(
+        ran.stdout.lines().any(|row| row.starts_with(" b ") && row.contains("stopped")),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn a_bad_manifest_is_an_error_before_any_daemon_is_called() {
+    let project = Project::of_images(&["api"]).with("DOCKER_HOST", "unix:///nowhere/docker.sock");
+    project.write("images.yaml", "images:\n  api:\n    contxt: api\n");
+    project.run(&["push-all"]).ended(2).says(&[
+        "error: images.yaml:3: the image `api` has no key `contxt`",
+        "hint: did you mean `context`?",
+    ]);
+    project.write("images.yaml", b"\x00\xff\xfe\x00".as_slice());
+    project.run(&["build"]).ended(2).says(&["images.yaml:1: "]);
+    std::fs::remove_file(project.path("images.yaml")).expect("removed");
+    project
+        .run(&["push-all"])
+        .ended(2)
+        .says(&["there is no images.yaml in this folder or above it", "-f FILE"]);
+    project
+        .run(&["push-all", "-f", "other.yaml"])
+        .ended(2)
+        .says(&["there is no file other.yaml"]);
+}
+
+#[test]
+fn utilities_that_cannot_be_had_are_told_before_any_daemon_is_called() {
+    let project = Project::of_images(&["api"]).with("DOCKER_HOST", "unix:///nowhere/docker.sock");
+    let with = |path: &str| {
+        project.write(
+            "images.yaml",
+            format!("debug: {{ utilities: {path} }}\nimages: {{ api: {{ context: api }} }}\n"),
+        );
+    };
+    with("./none");
+    project
+        .run(&["push-all", "--debug"])
+        .ended(2)
+        .says(&["images.yaml:1: the utilities", "cannot be read", "busybox-static"]);
+    with("./api/Dockerfile");
+    project.run(&["push-all", "--debug"]).ended(2).says(&["are not a Linux program"]);
+    with("/bin/true");
+    project.run(&["push-all", "--debug"]).ended(2).says(&["are not linked statically"]);
+}
+
+#[test]
+fn no_daemon() {
+    let project = Project::of_images(&["api"]).with("DOCKER_HOST", "unix:///nowhere/docker.sock");
+    project.run(&["push-all"]).ended(1).says(&[
+        "error: no Docker daemon answers at unix:///nowhere/docker.sock (DOCKER_HOST): there is no such socket",
+        "hint: start it",
+    ]);
+    let project = project.with("DOCKER_HOST", "tcp://127.0.0.1:1");
+    project
+        .run(&["push-all"])
+        .ended(1)
+        .says(&["tcp://127.0.0.1:1", "nothing listens there"]);
+    let project = project.with("DOCKER_HOST", "nonsense");
+    project.run(&["push-all"]).ended(1).says(&["DOCKER_HOST"]);
+}
+
+#[test]
+fn a_daemon_without_permission() {
+    let project = Project::of_images(&["api"]);
+    let socket = project.path("locked.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+    std::fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o000)).expect("locked");
+    let address = format!("unix://{}", socket.display());
+    // as root nothing is locked: somebody else has to try
+    let whoami = Ran::of(Command::new("whoami").output().expect("whoami runs")).stdout;
+    let ran = if whoami.trim() == "root" {
+        let everybody = project.path("..");
+        Command::new("chmod")
+            .args(["-R", "a+rX"])
+            .arg(&everybody)
+            .status()
+            .expect("chmod runs");
+        std::fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o000)).expect("locked");
+        let program = everybody.join("program");
+        std::fs::copy(crate::support::PROGRAM, &program).expect("copied");
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&program)
+            .arg("push-all")
+            .current_dir(project.path("."));
+        command
+            .env("DOCKER_HOST", &address)
+            .env("LATTICE_IMAGES_USER", "kevin")
+            .env("HOME", "/nonexistent");
+        Ran::of(command.output().expect("setpriv runs"))
+    } else {
+        project.with("DOCKER_HOST", address).run(&["push-all"])
+    };
+    ran.ended(1)
+        .says(&["no permission to use the Docker daemon at unix://", "usermod -aG docker"]);
+}
+
+#[test]
+fn no_registry() {
+    let project = Project::of_images(&["api"]).with("LATTICE_IMAGES_REGISTRY", "127.0.0.1:1/x");
+    let ran = project.run(&["push-all"]).ended(1).says(&[
+        "error: pushing api: ",
+        "connection refused",
+        "cannot reach the registry 127.0.0.1:1",
+        "1 of 1 images failed; nothing was pushed",
+    ]);
+    assert!(ran.stdout.contains("built, push failed"), "{}", ran.stdout);
+    project.docker(&["image", "rm", "--no-prune", "127.0.0.1:1/x/kevin-api"]);
+}
+
+#[test]
+fn a_context_that_no_image_can_have() {
+    let project = Project::of_images(&["api"]);
+    assert!(
+        Command::new("mkfifo")
+            .arg(project.path("api/pipe"))
+            .status()
+            .expect("mkfifo runs")
+            .success()
+    );
+    project
+        .run(&["push-all"])
+        .ended(1)
+        .says(&["api/pipe is a FIFO", "hint: exclude it in .dockerignore"]);
+    project.write("api/.dockerignore", "[a\n");
+    project.run(&["push-all"]).ended(1).says(&["api/.dockerignore:1: "]);
+}
+
+#[test]
+fn ctrl_c_stops_the_builds_and_says_what_was_pushed() {
+    let project = Project::new("images:\n  slow: { context: slow }\n  web: { context: web }\n")
+        .file(
+            "slow/Dockerfile",
+            "FROM scratch\nCOPY busybox /busybox\nRUN [\"/busybox\", \"sleep\", \"300\"]\n",
+        )
+        .busybox("slow/busybox")
+        .file("web/Dockerfile", "FROM scratch\nCOPY Dockerfile /d\n");
+    let mut child = project.start(&["push-all", "--no-cache"]);
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    let mut seen = String::new();
+    while !seen.contains("slow | Step 3/3") && stderr.read_line(&mut seen).expect("read") > 0 {}
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+    stderr.read_to_string(&mut seen).expect("read");
+    let ran = Ran::of(child.wait_with_output().expect("ended")).ended(130);
+    assert!(seen.contains("interrupted; nothing was pushed"), "{seen}");
+    assert!(
+        ran.stdout.lines().any(|row| row.starts_with(" slow ") && row.contains("stopped")),
+        "{}",
+        ran.stdout
+    );
+    assert!(project.registry.digest("kevin-web").is_none());
+}

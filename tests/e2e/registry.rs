@@ -1,0 +1,218 @@
+//! What a registry holds, asked over HTTP; and a registry of a test's own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flate2::read::GzDecoder;
+use serde_json::Value;
+use tar::EntryType;
+
+use crate::support::provided;
+
+const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json";
+
+/// A path in a registry, e.g. `127.0.0.1:5000/t1`.
+#[derive(Clone)]
+pub struct Registry {
+    host: String,
+    path: String,
+    credentials: Option<String>,
+}
+
+impl fmt::Display for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.host, self.path)
+    }
+}
+
+impl Registry {
+    pub fn new(host: &str, path: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            path: path.to_owned(),
+            credentials: None,
+        }
+    }
+
+    /// With `user:password` in base64.
+    pub fn with_credentials(&self, credentials: &str) -> Self {
+        Self {
+            credentials: Some(credentials.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    fn get(&self, repository: &str, what: &str) -> Option<ureq::http::Response<ureq::Body>> {
+        let mut request = ureq::get(format!("http://{}/v2/{}/{repository}/{what}", self.host, self.path)).header("Accept", MANIFEST);
+        if let Some(credentials) = &self.credentials {
+            request = request.header("Authorization", format!("Basic {credentials}"));
+        }
+        match request.call() {
+            Ok(response) => Some(response),
+            Err(ureq::Error::StatusCode(404)) => None,
+            Err(error) => panic!("{repository}/{what}: {error}"),
+        }
+    }
+
+    fn json(&self, repository: &str, what: &str) -> Value {
+        let response = self
+            .get(repository, what)
+            .unwrap_or_else(|| panic!("{repository}/{what} is not there"));
+        serde_json::from_reader(response.into_body().into_reader()).expect("JSON")
+    }
+
+    /// The digest that `latest` answers.
+    pub fn digest(&self, repository: &str) -> Option<String> {
+        let response = self.get(repository, "manifests/latest")?;
+        Some(response.headers()["docker-content-digest"].to_str().expect("ASCII").to_owned())
+    }
+
+    pub fn config(&self, repository: &str) -> Value {
+        let manifest = self.json(repository, "manifests/latest");
+        self.json(
+            repository,
+            &format!("blobs/{}", manifest["config"]["digest"].as_str().expect("a digest")),
+        )
+    }
+
+    /// The digests of the layers, the lowest first.
+    pub fn layers(&self, repository: &str) -> Vec<String> {
+        let manifest = self.json(repository, "manifests/latest");
+        let layers = manifest["layers"].as_array().expect("layers");
+        layers
+            .iter()
+            .map(|layer| layer["digest"].as_str().expect("a digest").to_owned())
+            .collect()
+    }
+
+    /// Every file of the image, with whiteouts applied.
+    pub fn files(&self, repository: &str) -> BTreeMap<String, Entry> {
+        let mut files = BTreeMap::new();
+        for layer in self.layers(repository) {
+            let blob = self.get(repository, &format!("blobs/{layer}")).expect("the layer is there");
+            let mut archive = tar::Archive::new(GzDecoder::new(blob.into_body().into_reader()));
+            for entry in archive.entries().expect("a tar") {
+                apply(&mut files, entry.expect("an entry"));
+            }
+        }
+        files
+    }
+}
+
+/// A file of an image, as far as it makes a difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub kind: EntryType,
+    pub mode: u32,
+    pub owner: (u64, u64),
+    pub mtime: u64,
+    /// Of a file its content, of a link its target.
+    pub content: Vec<u8>,
+}
+
+fn apply(files: &mut BTreeMap<String, Entry>, mut entry: tar::Entry<'_, impl Read>) {
+    let path = String::from_utf8_lossy(&entry.path_bytes()).trim_matches('/').to_owned();
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
+    if let Some(removed) = name.strip_prefix(".wh.") {
+        let removed = format!("{folder}/{removed}").trim_matches('/').to_owned();
+        files.retain(|path, _| *path != removed && !path.starts_with(&format!("{removed}/")));
+        return;
+    }
+    let header = entry.header().clone();
+    let number = |value: std::io::Result<u64>| value.expect("a number");
+    let mut content = Vec::new();
+    match header.entry_type() {
+        EntryType::Symlink => content = entry.link_name_bytes().expect("a target").into_owned(),
+        EntryType::Link => {
+            let target = String::from_utf8_lossy(&entry.link_name_bytes().expect("a target"))
+                .trim_matches('/')
+                .to_owned();
+            let linked = files[&target].clone();
+            files.insert(path, linked);
+            return;
+        }
+        _ => drop(entry.read_to_end(&mut content).expect("read")),
+    }
+    let folder = header.entry_type() == EntryType::Directory;
+    files.insert(
+        path,
+        Entry {
+            kind: header.entry_type(),
+            mode: header.mode().expect("a mode"),
+            owner: (number(header.uid()), number(header.gid())),
+            // a folder's time is when something was put into it
+            mtime: if folder { 0 } else { number(header.mtime()) },
+            content,
+        },
+    );
+}
+
+/// A registry of a test's own, which asks for a password. It stops with the test.
+pub struct OwnRegistry {
+    child: Child,
+    pub host: String,
+    log: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+/// `kevin` with the password `pa?>ss~~w`, whose standard and URL-safe base64 differ.
+pub const HTPASSWD: &str = "kevin:$2y$05$KTaWD80aiKxEl/zEPrr7RuGAJeZES3PmYVHicaFDAroDMWph8X0hy\n";
+pub const PASSWORD: &str = "pa?>ss~~w";
+
+impl OwnRegistry {
+    pub fn start(htpasswd: Option<&str>) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .port();
+        let host = format!("127.0.0.1:{port}");
+        let mut config = format!(
+            "version: 0.1\nlog: {{ accesslog: {{ disabled: false }} }}\nstorage: {{ filesystem: {{ rootdirectory: {} }} }}\nhttp: {{ addr: \"{host}\" }}\n",
+            dir.path().join("data").display()
+        );
+        if let Some(htpasswd) = htpasswd {
+            std::fs::write(dir.path().join("htpasswd"), htpasswd).expect("written");
+            config.push_str(&format!(
+                "auth: {{ htpasswd: {{ realm: test, path: {} }} }}\n",
+                dir.path().join("htpasswd").display()
+            ));
+        }
+        std::fs::write(dir.path().join("config.yml"), config).expect("written");
+        let log = dir.path().join("log");
+        let file = File::create(&log).expect("created");
+        let mut command = Command::new(provided("LATTICE_TEST_REGISTRY_BIN"));
+        command.arg("serve").arg(dir.path().join("config.yml")).stdin(Stdio::null());
+        command.stdout(file.try_clone().expect("cloned")).stderr(file);
+        let child = command.spawn().expect("the registry starts");
+        let started = Self {
+            child,
+            host,
+            log,
+            _dir: dir,
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(&started.host).is_err() {
+            assert!(Instant::now() < deadline, "the registry does not answer: {}", started.log());
+            std::thread::yield_now();
+        }
+        started
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(Path::new(&self.log)).expect("read")
+    }
+}
+
+impl Drop for OwnRegistry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,203 @@
+//! A project in a folder of its own, and the program run in it.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+use crate::registry::Registry;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_lattice-images");
+
+/// What `make test` provides; without it a test fails, and says how to get it.
+pub fn provided(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with `make test`"))
+}
+
+/// A folder with a manifest and contexts, a registry path of its own, and a person called `kevin` with an empty home.
+///
+/// What it puts into the daemon and the registry stays until `make test` ends: the daemon shares equal images among
+/// tests, so removing them would take them from under another test's build.
+pub struct Project {
+    dir: TempDir,
+    pub registry: Registry,
+    variables: BTreeMap<&'static str, String>,
+}
+
+impl Project {
+    pub fn new(manifest: &str) -> Self {
+        Self::in_registry(manifest, &provided("LATTICE_TEST_REGISTRY"))
+    }
+
+    pub fn in_registry(manifest: &str, host: &str) -> Self {
+        static PROJECTS: AtomicU32 = AtomicU32::new(0);
+        let path = format!("t{}-{}", std::process::id(), PROJECTS.fetch_add(1, Ordering::Relaxed));
+        let dir = tempfile::tempdir().expect("a folder");
+        for folder in ["work", "home"] {
+            fs::create_dir(dir.path().join(folder)).expect("created");
+        }
+        let registry = Registry::new(host, &path);
+        let variables = BTreeMap::from([
+            ("LATTICE_IMAGES_REGISTRY", registry.to_string()),
+            ("LATTICE_IMAGES_USER", "kevin".to_owned()),
+        ]);
+        Self { dir, registry, variables }.file("images.yaml", manifest)
+    }
+
+    /// One image for each name, `FROM scratch` with a file of its own.
+    pub fn of_images(names: &[&str]) -> Self {
+        let entries: String = names.iter().map(|name| format!("  {name}: {{ context: {name} }}\n")).collect();
+        names.iter().fold(Self::new(&format!("images:\n{entries}")), |project, name| {
+            let data = format!("{name} of {}", project.registry);
+            project
+                .file(&format!("{name}/Dockerfile"), "FROM scratch\nCOPY data /data\n")
+                .file(&format!("{name}/data"), data)
+        })
+    }
+
+    pub fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
+        self.write(path, content);
+        self
+    }
+
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let full = self.path(path);
+        fs::create_dir_all(full.parent().expect("a parent")).expect("created");
+        fs::write(full, content).expect("written");
+    }
+
+    pub fn with(mut self, variable: &'static str, value: impl Into<String>) -> Self {
+        self.variables.insert(variable, value.into());
+        self
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join("work").join(path)
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.dir.path().join("home")
+    }
+
+    /// The static busybox that `make test` provides, as `name` of a context.
+    pub fn busybox(self, path: &str) -> Self {
+        let full = self.path(path);
+        fs::create_dir_all(full.parent().expect("a parent")).expect("created");
+        fs::copy(provided("LATTICE_TEST_BUSYBOX"), full).expect("copied");
+        self
+    }
+
+    pub fn command(&self, folder: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(arguments)
+            .current_dir(self.path(folder))
+            .env_clear()
+            .stdin(Stdio::null());
+        for name in ["PATH", "DOCKER_HOST"] {
+            if let Some(value) = env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.env("HOME", self.home()).envs(&self.variables);
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_in(".", arguments)
+    }
+
+    pub fn run_in(&self, folder: &str, arguments: &[&str]) -> Ran {
+        Ran::of(self.command(folder, arguments).output().expect("the program runs"))
+    }
+
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        self.command(".", arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs")
+    }
+
+    /// `docker`, with the daemon that the program uses.
+    pub fn docker(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("docker");
+        command
+            .args(arguments)
+            .current_dir(self.path("."))
+            .env("DOCKER_CONFIG", self.home());
+        let ran = Ran::of(command.output().expect("docker runs"));
+        assert!(ran.code == 0, "docker {arguments:?}: {}", ran.stderr);
+        ran.stdout
+    }
+
+    /// Builds with Docker's own client and its classic builder, pushes, and gives the repository's name.
+    pub fn docker_build(&self, context: &str, further: &[&str]) -> String {
+        let name = format!("reference-{}", context.replace(['/', '.'], "-"));
+        let reference = format!("{}/{name}", self.registry);
+        let mut command = Command::new("docker");
+        command
+            .arg("build")
+            .args(["-q", "-t", &reference])
+            .args(further)
+            .arg(context)
+            .current_dir(self.path("."));
+        command.env("DOCKER_BUILDKIT", "0").env("DOCKER_CONFIG", self.home());
+        let ran = Ran::of(command.output().expect("docker runs"));
+        assert!(ran.code == 0, "docker build: {}", ran.stderr);
+        self.docker(&["push", "-q", &reference]);
+        name
+    }
+}
+
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+        }
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        self.ended(0)
+    }
+
+    #[track_caller]
+    pub fn ended(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The part of stderr from `error:` on.
+    #[track_caller]
+    pub fn says(self, parts: &[&str]) -> Self {
+        for part in parts {
+            assert!(self.stderr.contains(part), "not said: {part}\nstderr:\n{}", self.stderr);
+        }
+        self
+    }
+}
+
+/// The text of a file below `folder`, found by its name.
+pub fn find_file(folder: &Path, name: &str) -> Option<PathBuf> {
+    fs::read_dir(folder).ok()?.flatten().find_map(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            find_file(&path, name)
+        } else {
+            path.ends_with(name).then_some(path)
+        }
+    })
+}
