@@ -98,6 +98,7 @@ pub enum Channels {
 
 /// What every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Where")]
 pub struct Common {
     /// The manifest [default: images.yaml in this folder or the nearest one above]
     #[arg(
@@ -111,8 +112,13 @@ pub struct Common {
     pub file: Option<PathBuf>,
     #[arg(long, global = true, value_name = "HOST/PATH", env = "LATTICE_IMAGES_REGISTRY", hide_env_values = true, help = format!("The registry [default: the manifest's, else {DEFAULT_REGISTRY}]"))]
     pub registry: Option<String>,
-    /// Whose channel [default: the OS user's] [env: `LATTICE_IMAGES_USER`]
-    #[arg(long, global = true, value_name = "NAME", visible_alias = "channel")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        visible_alias = "channel",
+        help = "Whose channel [default: the OS user's] [env: LATTICE_IMAGES_USER]"
+    )]
     pub user: Option<String>,
     /// Show more of what is done
     #[arg(short, long, global = true)]
@@ -121,6 +127,7 @@ pub struct Common {
 
 /// The channel of a command that speaks of one.
 #[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Channel")]
 pub struct Selection {
     /// The channel `stable` instead of your own
     #[arg(long)]
@@ -131,6 +138,7 @@ pub struct Selection {
 }
 
 #[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Channel")]
 pub struct Variants {
     #[command(flatten)]
     pub selection: Selection,
@@ -140,6 +148,7 @@ pub struct Variants {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Run")]
 pub struct Push {
     #[command(flatten)]
     pub variants: Variants,
@@ -151,6 +160,7 @@ pub struct Push {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Run")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Run {
     /// How many images are built or pushed at once [default: the number of cores]

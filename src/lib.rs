@@ -24,6 +24,7 @@
 //!
 //! Data flows one way too: args -> manifest -> channel -> plan -> build -> push -> report.
 
+pub mod atomic;
 pub mod channel;
 pub mod cli;
 pub mod commands;
@@ -35,6 +36,7 @@ pub mod dockerfile;
 pub mod endpoint;
 pub mod event;
 pub mod execute;
+pub mod machine;
 pub mod manifest;
 pub mod plan;
 pub mod problem;

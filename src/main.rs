@@ -42,6 +42,7 @@ fn main() -> ExitCode {
 fn trace() {
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        .with_ansi(false)
         .without_time()
         .with_target(false);
     tracing_subscriber::registry()

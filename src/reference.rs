@@ -174,10 +174,16 @@ impl Digest {
         &self.0
     }
 
+    /// The 64 digits.
+    #[must_use]
+    pub fn hex(&self) -> &str {
+        &self.0["sha256:".len()..]
+    }
+
     /// Twelve hex digits: enough for a person.
     #[must_use]
     pub fn short(&self) -> &str {
-        &self.0["sha256:".len()..][..12]
+        &self.hex()[..12]
     }
 }
 

@@ -37,6 +37,7 @@ pub async fn run<'p>(plan: &'p Plan, daemon: &Daemon, settings: &Settings, event
     } else {
         BTreeMap::new()
     };
+    daemon.forget_siblings().await;
     run.rows(built, pushed)
 }
 
@@ -56,7 +57,7 @@ impl<'p> Run<'p, '_> {
             let step = &self.plan.steps[index];
             let label = step.label();
             self.events.send(Event::Building { step: label.clone() });
-            let result = self.timed(index, self.build_step(step, &label, &given)).await;
+            let result = self.timed(index, Box::pin(self.build_step(step, &label, &given))).await;
             self.events.send(match &result {
                 Ok(built) => Event::Built {
                     step: label,
@@ -76,10 +77,13 @@ impl<'p> Run<'p, '_> {
     async fn build_step(&self, step: &Step, label: &str, given: &[Built]) -> Result<Built, Error> {
         let built = match &step.work {
             Work::Build { build, siblings, external } => {
-                let ids: BTreeMap<usize, &Built> = step.needs().into_iter().zip(given).collect();
+                let mut names = BTreeMap::new();
+                for (need, built) in step.needs().into_iter().zip(given) {
+                    names.insert(need, self.daemon.sibling_name(&built.id).await?);
+                }
                 let replacements: Vec<_> = siblings
                     .iter()
-                    .map(|sibling| (sibling.span.clone(), ids[&sibling.step].id.to_string()))
+                    .map(|sibling| (sibling.span.clone(), names[&sibling.step].clone()))
                     .collect();
                 let recipe = Recipe {
                     build,

@@ -12,8 +12,8 @@ const LAYERS: [&[&str]; 9] = [
     &["context", "plan"],
     &["manifest"],
     &["channel", "dockerfile", "event", "user", "credentials", "endpoint"],
-    &["docker_config", "reference"],
-    &["problem"],
+    &["docker_config", "machine", "reference"],
+    &["atomic", "problem"],
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use crate::channel::{Owner, Variant};
 use crate::cli::{Common, Run, Selection, Variants};
 use crate::credentials::{Credentials, HELPER_TIMEOUT};
-use crate::docker::{Busybox, Daemon};
+use crate::docker::{BuilderChoice, Busybox, Daemon};
 use crate::docker_config::{DockerConfig, process_environment};
 use crate::endpoint;
 use crate::execute::{Limits, OnFailure};
+use crate::machine;
 use crate::manifest::{self, Environment, Manifest};
 use crate::plan::{Plan, Purpose, Work};
 use crate::problem::Problem;
@@ -132,11 +133,21 @@ fn debug_platforms(plan: &Plan) -> impl Iterator<Item = &str> {
     })
 }
 
-async fn connect() -> Result<Daemon, Problem> {
+async fn connect() -> Result<Daemon, Error> {
     let config = DockerConfig::load(&process_environment).map_err(|error| Problem::failed(error.to_string()).hint(error.hint()))?;
     config.notes.iter().for_each(|note| report::note(note));
     let endpoint = endpoint::resolve(&process_environment, &config).map_err(|error| Problem::failed(error.to_string()).hint(error.hint))?;
-    Daemon::connect(&endpoint, Credentials::new(&config, env::var_os("PATH"), HELPER_TIMEOUT)).await
+    let choice = if env::var("DOCKER_BUILDKIT").is_ok_and(|value| value == "0") {
+        BuilderChoice::Classic
+    } else {
+        BuilderChoice::Best
+    };
+    let credentials = Credentials::new(&config, env::var_os("PATH"), HELPER_TIMEOUT);
+    let daemon = Daemon::connect(&endpoint, credentials, choice, &machine::id(cache().as_deref())).await?;
+    if choice == BuilderChoice::Best && daemon.builds_classically() {
+        report::note("the daemon has no BuildKit: builds go through its classic builder, which takes the whole context each time");
+    }
+    Ok(daemon)
 }
 
 fn limits(options: &Run) -> Result<Limits, Error> {

@@ -5,7 +5,7 @@ pub mod dockerignore;
 mod tar;
 mod walk;
 
-pub use tar::{Inline, stream};
+pub use tar::{CHANGED, Inline, open, stream};
 pub use walk::{Context, Entry, Kind, walk};
 
 use std::fs;

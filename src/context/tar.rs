@@ -192,7 +192,10 @@ fn put(field: &mut [u8], name: &[u8]) -> bool {
 }
 
 /// Opens a file of the context without following a link that may have taken its place since the walk.
-fn open(path: &Path, size: u64) -> Result<File, Error> {
+///
+/// # Errors
+/// When it cannot be opened, or its size is not `size` any more.
+pub fn open(path: &Path, size: u64) -> Result<File, Error> {
     let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(path)?;
     if file.metadata()?.len() != size {
         bail!(CHANGED);
@@ -200,7 +203,8 @@ fn open(path: &Path, size: u64) -> Result<File, Error> {
     Ok(file)
 }
 
-const CHANGED: &str = "it changed while it was sent; run again when the context is at rest";
+/// What is said of a file that is not the one that was looked at before.
+pub const CHANGED: &str = "it changed while it was sent; run again when the context is at rest";
 
 /// Reads as many bytes as the header promised, or fails.
 struct Exactly {

@@ -1,22 +1,29 @@
-//! Builds through the classic builder: the context goes as one tar stream.
+//! Building an image with whichever builder the daemon has.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 use anyhow::{Context as _, Error};
-use bollard::auth::DockerCredentials;
-use bollard::body_try_stream;
-use bollard::models::BuildInfo;
-use bollard::query_parameters::{BuildImageOptions, BuildImageOptionsBuilder, CreateImageOptionsBuilder, TagImageOptionsBuilder};
+use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder};
 use futures_util::StreamExt;
-use tokio::task::JoinHandle;
-use tracing::debug;
 
+use super::buildkit::BuildKit;
 use super::{Daemon, said};
-use crate::context::{self, Context, Inline, classic};
-use crate::event::{Event, Events};
+use crate::context::{self, Inline};
+use crate::event::Events;
 use crate::manifest::Build;
-use crate::problem::{Problem, printable};
+use crate::problem::printable;
 use crate::reference::{Digest, Reference};
+
+/// Where images stand for the time of a run by names of ours. Docker takes it for a registry on this machine.
+const SIBLINGS: &str = "localhost/lattice-images";
+
+/// What turns a context and a Dockerfile into an image.
+#[derive(Clone)]
+pub(super) enum Builder {
+    BuildKit(Box<BuildKit>),
+    Classic,
+}
 
 /// An image in the daemon.
 #[derive(Clone, Debug)]
@@ -30,12 +37,29 @@ pub struct Built {
 #[derive(Clone, Copy, Debug)]
 pub struct Recipe<'a> {
     pub build: &'a Build,
-    /// The Dockerfile to build with: siblings stand in it by the ids of their builds.
+    /// The Dockerfile to build with: siblings stand in it by the names that [`Daemon::sibling_name`] gives.
     pub dockerfile: &'a str,
     /// The images of elsewhere that it resolves.
     pub external: &'a [String],
     pub pull: bool,
     pub no_cache: bool,
+}
+
+/// The names that this run gave to siblings, to be taken away again at its end.
+#[derive(Debug)]
+pub(super) struct SiblingNames {
+    /// No other run has it, so that none takes away what this one still needs.
+    run: String,
+    given: Mutex<BTreeSet<String>>,
+}
+
+impl SiblingNames {
+    pub(super) fn new(run: String) -> Self {
+        Self {
+            run,
+            given: Mutex::default(),
+        }
+    }
 }
 
 impl Daemon {
@@ -51,31 +75,17 @@ impl Daemon {
         let rules = context::ignore_rules(build)?;
         let root = build.context.clone();
         let context = tokio::task::spawn_blocking(move || context::walk(&root, &rules)).await??;
-        let shipment = classic::shipment(&context, &build.dockerfile, recipe.dockerfile)?;
-        for note in context.notes.iter().chain(&shipment.note) {
+        for note in &context.notes {
             events.note_on(step, note);
         }
-        let options = BuildImageOptionsBuilder::default()
-            .dockerfile(&shipment.dockerfile)
-            .nocache(recipe.no_cache || build.no_cache)
-            .buildargs(&build.args.clone().into_iter().collect::<HashMap<_, _>>())
-            .labels(&build.labels.clone().into_iter().collect::<HashMap<_, _>>())
-            .cachefrom(&build.cache_from)
-            .networkmode(build.network.as_deref().unwrap_or("default"))
-            .target(build.target.as_deref().unwrap_or_default());
-        let credentials = self.credentials_of(recipe.external).await?;
-        self.send(
-            common(options, &build.platform),
-            credentials,
-            context,
-            shipment.inline,
-            step,
-            events,
-        )
-        .await
+        let id = match &self.builder {
+            Builder::BuildKit(buildkit) => buildkit.build(recipe, context, step, events).await?,
+            Builder::Classic => self.build_classic(recipe, context, step, events).await?,
+        };
+        self.inspect(id).await
     }
 
-    /// Builds from `inline` files alone.
+    /// Builds from `inline` files alone, the Dockerfile not among them.
     pub(super) async fn build_inline(
         &self,
         dockerfile: &str,
@@ -84,43 +94,51 @@ impl Daemon {
         step: &str,
         events: &Events,
     ) -> Result<Built, Error> {
-        let context = Context {
-            root: std::path::PathBuf::new(),
-            entries: Vec::new(),
-            notes: Vec::new(),
+        let id = match &self.builder {
+            Builder::BuildKit(buildkit) => buildkit.build_inline(dockerfile, platform, &inline, step, events).await?,
+            Builder::Classic => self.build_inline_classic(dockerfile, platform, inline, step, events).await?,
         };
-        let options = BuildImageOptionsBuilder::default().dockerfile(dockerfile);
-        self.send(common(options, platform), HashMap::new(), context, inline, step, events)
-            .await
-    }
-
-    async fn send(
-        &self,
-        options: BuildImageOptions,
-        credentials: HashMap<String, DockerCredentials>,
-        context: Context,
-        inline: Vec<Inline>,
-        step: &str,
-        events: &Events,
-    ) -> Result<Built, Error> {
-        let (chunks, writer) = context::stream(context, inline);
-        let mut answers = self.docker.build_image(options, Some(credentials), Some(body_try_stream(chunks)));
-        let mut id = None;
-        while let Some(answer) = answers.next().await {
-            match answer {
-                Ok(info) => id = output(info, step, events).or(id),
-                Err(error) => return Err(cause(error, writer).await),
-            }
-        }
-        let sent = writer.await??;
-        debug!("{step}: {sent} bytes of context sent");
-        self.inspect(id.context("the daemon named no image at the end of the build")?).await
+        self.inspect(id).await
     }
 
     async fn inspect(&self, id: Digest) -> Result<Built, Error> {
         let image = self.docker.inspect_image(id.as_str()).await.map_err(said)?;
         let layers = image.root_fs.and_then(|root_fs| root_fs.layers).unwrap_or_default();
         Ok(Built { id, layers })
+    }
+
+    /// A name by which a Dockerfile means this very image, whatever happens to its tags meanwhile.
+    ///
+    /// # Errors
+    /// When the daemon does not give the image a name.
+    pub async fn sibling_name(&self, image: &Digest) -> Result<String, Error> {
+        match self.builder {
+            Builder::Classic => Ok(image.to_string()),
+            // BuildKit takes no image's id after FROM
+            Builder::BuildKit(_) => {
+                let tag = format!("{}-{}", image.short(), self.siblings.run);
+                let options = TagImageOptionsBuilder::default().repo(SIBLINGS).tag(&tag).build();
+                self.docker.tag_image(image.as_str(), Some(options)).await.map_err(said)?;
+                let name = format!("{SIBLINGS}:{tag}");
+                self.siblings
+                    .given
+                    .lock()
+                    .expect("nobody panics with the lock")
+                    .insert(name.clone());
+                Ok(name)
+            }
+        }
+    }
+
+    /// Takes the names away that [`Self::sibling_name`] gave. The images stay under their own.
+    pub async fn forget_siblings(&self) {
+        let given = std::mem::take(&mut *self.siblings.given.lock().expect("nobody panics with the lock"));
+        for name in given {
+            let options = RemoveImageOptionsBuilder::default().noprune(true).build();
+            if let Err(error) = self.docker.remove_image(&name, Some(options), None).await {
+                tracing::debug!("{name} stays in the daemon: {}", said(error));
+            }
+        }
     }
 
     /// # Errors
@@ -147,61 +165,15 @@ impl Daemon {
         }
         Ok(())
     }
-
-    async fn credentials_of(&self, images: &[String]) -> Result<HashMap<String, DockerCredentials>, Problem> {
-        let mut all = HashMap::new();
-        for image in images {
-            let host = registry_host(image);
-            // the daemon asks for Docker Hub's under its old address
-            let key = if host == DOCKER_HUB { "https://index.docker.io/v1/" } else { host };
-            if !all.contains_key(key) {
-                all.insert(key.to_owned(), self.credentials(host).await?.1);
-            }
-        }
-        Ok(all)
-    }
 }
 
-const DOCKER_HUB: &str = "docker.io";
+pub(super) const DOCKER_HUB: &str = "docker.io";
 
 /// The registry of an image's name as Docker reads it: the first part, if it looks like a host.
-fn registry_host(image: &str) -> &str {
+pub(super) fn registry_host(image: &str) -> &str {
     match image.split_once('/') {
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
         _ => DOCKER_HUB,
-    }
-}
-
-fn common(options: BuildImageOptionsBuilder, platform: &str) -> BuildImageOptions {
-    options.platform(platform).rm(true).forcerm(true).build()
-}
-
-/// Passes on what the builder printed; gives the image's id when it is told.
-fn output(info: BuildInfo, step: &str, events: &Events) -> Option<Digest> {
-    let pulled = info
-        .status
-        .filter(|_| info.progress_detail.is_none_or(|detail| detail.total.is_none()));
-    for text in info.stream.into_iter().chain(pulled) {
-        for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
-            events.send(Event::Output {
-                step: step.to_owned(),
-                line: line.to_owned(),
-            });
-        }
-    }
-    info.aux.and_then(|aux| aux.id).and_then(|id| id.parse().ok())
-}
-
-/// Where the context broke off, that is why the build failed, whatever the daemon made of it.
-async fn cause(error: bollard::errors::Error, writer: JoinHandle<Result<u64, Error>>) -> Error {
-    let broke_off = |error: &Error| {
-        error
-            .downcast_ref::<std::io::Error>()
-            .is_none_or(|error| error.kind() != std::io::ErrorKind::BrokenPipe)
-    };
-    match writer.await {
-        Ok(Err(reason)) if broke_off(&reason) => reason,
-        _ => said(error),
     }
 }
 

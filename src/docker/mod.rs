@@ -1,6 +1,8 @@
 //! The Docker daemon, through bollard. Nothing outside this folder names bollard.
 
 mod build;
+mod buildkit;
+mod classic;
 mod push;
 mod utilities;
 
@@ -14,28 +16,42 @@ use std::time::Duration;
 use anyhow::Error;
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error as BollardError;
+use bollard::query_parameters::InspectNetworkOptions;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tracing::debug;
 
 use crate::credentials::{Credential, Credentials};
 use crate::endpoint::{Address, Endpoint};
+use crate::machine;
 use crate::problem::{Problem, printable};
+use build::{Builder, SiblingNames};
+use buildkit::BuildKit;
 
 /// A build answers with its first header only when it has read the whole context, so there is no bound to give.
 const REQUEST_TIMEOUT_SECONDS: u64 = 24 * 60 * 60;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A daemon that has answered.
-#[derive(Clone, Debug)]
 pub struct Daemon {
     docker: Docker,
     credentials: Credentials,
+    builder: Builder,
+    siblings: SiblingNames,
+}
+
+/// Which builder a person wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuilderChoice {
+    /// BuildKit where the daemon has it.
+    Best,
+    /// The classic one, as `DOCKER_BUILDKIT=0` asks for it.
+    Classic,
 }
 
 impl Daemon {
     /// # Errors
     /// When no daemon answers at `endpoint`, or it may not be used, with what to do about it.
-    pub async fn connect(endpoint: &Endpoint, credentials: Credentials) -> Result<Self, Problem> {
+    pub async fn connect(endpoint: &Endpoint, credentials: Credentials, choice: BuilderChoice, machine: &str) -> Result<Self, Error> {
         debug!("the daemon is {} (from {})", endpoint.address, endpoint.source);
         let docker = client(endpoint)
             .map_err(|error| unreachable(endpoint, &error))?
@@ -45,7 +61,29 @@ impl Daemon {
             .map_err(|_| no_daemon(endpoint, &format!("it did not answer within {} s", CONNECT_TIMEOUT.as_secs())))?
             .map_err(|error| unreachable(endpoint, &error))?;
         debug!("the daemon speaks API {}", docker.client_version());
-        Ok(Self { docker, credentials })
+        let builder = match choice {
+            BuilderChoice::Classic => Builder::Classic,
+            BuilderChoice::Best => match BuildKit::connect(endpoint, credentials.clone(), machine, default_network(&docker).await).await {
+                Ok(buildkit) => Builder::BuildKit(Box::new(buildkit)),
+                Err(error) => {
+                    debug!("the daemon has no BuildKit: {error:#}");
+                    Builder::Classic
+                }
+            },
+        };
+        let siblings = SiblingNames::new(machine::random());
+        Ok(Self {
+            docker,
+            credentials,
+            builder,
+            siblings,
+        })
+    }
+
+    /// Whether builds go through the classic builder, which sends the whole context each time.
+    #[must_use]
+    pub fn builds_classically(&self) -> bool {
+        matches!(self.builder, Builder::Classic)
     }
 
     async fn credentials(&self, host: &str) -> Result<(Credential, DockerCredentials), Problem> {
@@ -65,6 +103,14 @@ impl Daemon {
             Credential::RegistryToken(token) => sent.registrytoken = Some(token.expose().to_owned()),
         }
         Ok((credential, sent))
+    }
+}
+
+/// A daemon without a bridge gives its containers no network; its BuildKit has to be told.
+async fn default_network(docker: &Docker) -> Option<&'static str> {
+    match docker.inspect_network("bridge", None::<InspectNetworkOptions>).await {
+        Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Some("none"),
+        _ => None,
     }
 }
 

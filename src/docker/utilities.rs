@@ -190,10 +190,9 @@ impl Daemon {
             .into_iter()
             .find_map(|variable| variable.strip_prefix("PATH=").map(str::to_owned));
         let path = own_path.as_deref().unwrap_or(DEFAULT_PATH);
-        let dockerfile = format!("FROM {normal}\nCOPY rootfs/ /\nENV PATH=\"{}:{FOLDER}\"\n", quoted(path));
-        let mut files = busybox.files();
-        files.push(Inline::file("Dockerfile", dockerfile.as_bytes(), 0o600));
-        self.build_inline("Dockerfile", platform, files, step, events).await
+        let from = self.sibling_name(normal).await?;
+        let dockerfile = format!("FROM {from}\nCOPY rootfs/ /\nENV PATH=\"{}:{FOLDER}\"\n", quoted(path));
+        self.build_inline(&dockerfile, platform, busybox.files(), step, events).await
     }
 
     async fn has_folder(&self, image: &Digest) -> Result<bool, Error> {

@@ -1,22 +1,18 @@
 //! Channels, as people and their shells read them.
 
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
-
 use super::result;
+use super::table::table;
 use crate::channel::ChannelName;
 use crate::reference::Registry;
 
-/// One row a channel: where it lives, its prefix, the full name of an image there.
+/// One row a channel: its prefix, and the full name of an image there.
 pub fn channels(rows: &[(ChannelName, Registry)], image: &str) {
-    let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(["channel", "prefix", "an image"]);
-    for (channel, registry) in rows {
+    let cells = rows.iter().map(|(channel, registry)| {
         let prefix = channel.prefix();
-        let name = format!("{registry}/{prefix}{image}");
-        table.add_row([channel.to_string(), prefix, name]);
-    }
-    result(table);
+        let image = format!("{registry}/{prefix}{image}");
+        [channel.to_string(), prefix, image]
+    });
+    result(table(["channel", "prefix", "an image"], cells));
 }
 
 /// Right in `eval`, `export $(...)` and `env $(...) COMMAND`: a prefix holds nothing that a shell would read.

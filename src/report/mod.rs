@@ -2,14 +2,15 @@
 
 mod channels;
 mod logs;
+mod outcome;
 mod plain;
 mod plan;
 mod table;
 
 pub use channels::{backend_vars, channels, env};
 pub use logs::Logs;
+pub use outcome::{finish, metadata};
 pub use plan::plan;
-pub use table::{Purpose, finish, metadata};
 
 use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal, Write};

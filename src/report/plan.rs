@@ -1,30 +1,31 @@
 //! `--dry-run`: the plan as a table.
 
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
-
 use super::result;
+use super::table::table;
+use crate::channel::ChannelName;
 use crate::plan::{Plan, Step, Work};
+use crate::problem::printable;
 
 pub fn plan(plan: &Plan) {
-    for channel in &plan.channels {
-        result(format_args!("channel {channel} of {}, prefix {}", plan.registry, channel.prefix()));
-    }
-    let mut table = Table::new();
-    table
-        .load_preset(NOTHING)
-        .set_header(["", "image", "variant", "reference", "from", "then"]);
-    for (index, step) in plan.steps.iter().enumerate() {
-        table.add_row([
-            (index + 1).to_string(),
+    plan.channels.iter().for_each(|name| channel(plan, name));
+    result("");
+    let cells = plan.steps.iter().enumerate().map(|(index, step)| {
+        let then = if step.publish { "pushed" } else { "kept in the daemon" };
+        let number = (index + 1).to_string();
+        [
+            number,
             step.image.to_string(),
             step.variant.to_string(),
             step.reference.to_string(),
             from(plan, step),
-            if step.publish { "pushed" } else { "kept in the daemon" }.to_owned(),
-        ]);
-    }
-    result(table);
+            then.to_owned(),
+        ]
+    });
+    result(table(["", "image", "variant", "reference", "from", "then"], cells));
+}
+
+pub(super) fn channel(plan: &Plan, channel: &ChannelName) {
+    result(format_args!("channel {channel} of {}, prefix {}", plan.registry, channel.prefix()));
 }
 
 fn from(plan: &Plan, step: &Step) -> String {
@@ -32,9 +33,7 @@ fn from(plan: &Plan, step: &Step) -> String {
         Work::AddUtilities { normal, .. } => format!("{} + utilities", plan.steps[*normal].label()),
         Work::Build { external, .. } => {
             let siblings = step.needs().into_iter().map(|need| plan.steps[need].label());
-            let names: Vec<_> = siblings
-                .chain(external.iter().map(|name| crate::problem::printable(name)))
-                .collect();
+            let names: Vec<_> = siblings.chain(external.iter().map(|name| printable(name))).collect();
             if names.is_empty() { "scratch".to_owned() } else { names.join(", ") }
         }
     }

@@ -1,184 +1,25 @@
-//! The end of a run: what failed and why, and a table of every image.
+//! Columns without lines.
 
-use std::io::Write;
-use std::path::Path;
-
-use anyhow::{Context as _, Error};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use serde_json::json;
 
-use super::{Logs, RED, hints, result, status};
-use crate::channel::ChannelName;
-use crate::cli::Progress;
-use crate::plan::Plan;
-use crate::problem::Problem;
-use crate::summary::{Fate, Row};
-
-pub use crate::plan::Purpose;
-
-/// Shows the failures on stderr and the results on stdout.
-///
-/// # Errors
-/// When anything failed or was stopped: how many, and what that means for the channel.
-pub fn finish(plan: &Plan, rows: &[Row<'_>], purpose: Purpose, progress: Progress, logs: &Logs) -> Result<(), Problem> {
-    for row in rows {
-        failure(row, logs);
-    }
-    match progress {
-        Progress::Plain => {
-            result(table(rows, purpose));
-            if rows.iter().any(|row| matches!(row.fate, Fate::Pushed { .. })) {
-                plan.channels.iter().for_each(|channel| footer(plan, channel));
-            }
-        }
-        Progress::Quiet => rows.iter().filter_map(quiet_line).for_each(result),
-    }
-    verdict(rows, purpose)
-}
-
-fn failure(row: &Row<'_>, logs: &Logs) {
-    let Some(problem) = row.fate.problem() else { return };
-    let label = row.step.label();
-    let doing = if matches!(row.fate, Fate::BuildFailed { .. }) {
-        "building"
-    } else {
-        "pushing"
-    };
-    status(format_args!("{RED}error{RED:#}: {doing} {label}: {problem:#}"));
-    if let Fate::BuildFailed { .. } = row.fate {
-        for line in logs.tail(&label) {
-            status(format_args!("  | {line}"));
-        }
-        if let Some(path) = logs.path(&label) {
-            status(format_args!("  whole log: {}", path.display()));
-        }
-    }
-    hints(problem);
-}
-
-fn table(rows: &[Row<'_>], purpose: Purpose) -> Table {
+pub(super) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(["image", "result", "digest", "time", "sent"]);
-    for row in rows {
-        let (digest, sent) = match &row.fate {
-            Fate::Pushed { digest, bytes, .. } => (digest.to_string(), size(*bytes)),
-            _ => (String::new(), String::new()),
-        };
-        table.add_row([
-            row.step.label(),
-            fate(row, purpose),
-            digest,
-            format!("{:.1} s", row.elapsed.as_secs_f64()),
-            sent,
-        ]);
+    table.load_preset(NOTHING).set_header(header).add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
     }
-    table
-}
-
-fn fate(row: &Row<'_>, purpose: Purpose) -> String {
-    match &row.fate {
-        Fate::Built { .. } if row.step.publish => "built, not pushed".into(),
-        Fate::Built { id } if purpose == Purpose::Build => format!("built {}", id.short()),
-        Fate::Built { .. } => "built".into(),
-        Fate::Pushed { .. } => "pushed".into(),
-        Fate::BuildFailed { .. } => "failed".into(),
-        Fate::PushFailed { .. } => "built, push failed".into(),
-        Fate::Blocked { by } => format!("not built because {by} failed"),
-        Fate::Stopped => "stopped".into(),
-    }
-}
-
-fn footer(plan: &Plan, channel: &ChannelName) {
-    result(format_args!(
-        "\nchannel {channel} of {}, prefix {}",
-        plan.registry,
-        channel.prefix()
-    ));
-}
-
-/// `reference@digest` of what was pushed, the id of what was only built.
-fn quiet_line(row: &Row<'_>) -> Option<String> {
-    match &row.fate {
-        Fate::Pushed { digest, .. } => Some(format!("{}@{digest}", row.step.reference.repository())),
-        Fate::Built { id } if !row.step.publish => Some(id.to_string()),
-        _ => None,
-    }
-}
-
-fn verdict(rows: &[Row<'_>], purpose: Purpose) -> Result<(), Problem> {
-    let count = |is: fn(&Fate) -> bool| rows.iter().filter(|row| is(&row.fate)).count();
-    let failed = count(|fate| fate.problem().is_some() || matches!(fate, Fate::Blocked { .. }));
-    let pushed: Vec<String> = rows
-        .iter()
-        .filter(|row| matches!(row.fate, Fate::Pushed { .. }))
-        .map(|row| row.step.label())
-        .collect();
-    let to_push = rows.iter().filter(|row| row.step.publish).count();
-    let state = match purpose {
-        Purpose::Build => String::new(),
-        Purpose::Publish if pushed.is_empty() => "; nothing was pushed".into(),
-        Purpose::Publish => format!("; {} of {to_push} were pushed: {}", pushed.len(), pushed.join(", ")),
-    };
-    let stopped = rows.iter().any(|row| matches!(row.fate, Fate::Stopped)) || (failed == 0 && pushed.len() < to_push);
-    if failed > 0 {
-        Err(Problem::failed(format!("{failed} of {} images failed{state}", rows.len())))
-    } else if stopped {
-        Err(Problem::interrupted(&state))
-    } else {
-        Ok(())
-    }
-}
-
-/// Writes what came of each image as JSON: an array of `image`, `variant`, `reference`, `id` (the image's in the daemon)
-/// and `digest` (the manifest's in the registry, null where it was not pushed).
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn metadata(rows: &[Row<'_>], path: &Path) -> Result<(), Error> {
-    let entries: Vec<_> = rows
-        .iter()
-        .filter_map(|row| {
-            let (id, digest) = match &row.fate {
-                Fate::Pushed { id, digest, .. } => (id, Some(digest.as_str())),
-                Fate::Built { id } => (id, None),
-                _ => return None,
-            };
-            let (image, variant) = (row.step.image.as_str(), row.step.variant.to_string());
-            Some(json!({ "image": image, "variant": variant, "reference": row.step.reference.to_string(), "id": id.as_str(), "digest": digest }))
-        })
-        .collect();
-    let text = serde_json::to_string_pretty(&entries)? + "\n";
-    write_whole(path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
-}
-
-/// Whoever reads the file finds the old content or the new, never a part.
-fn write_whole(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let mut name = path.file_name().context("it is no file's name")?.to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let beside = path.with_file_name(name);
-    std::fs::File::create(&beside)?.write_all(content)?;
-    Ok(std::fs::rename(&beside, path)?)
-}
-
-fn size(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
-    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
-        #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
-        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
-        None => format!("{bytes} B"),
-    }
+    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::size;
+    use super::table;
 
     #[test]
-    fn sizes() {
-        assert_eq!(
-            [0, 999, 1_000, 1_250_000, 3_000_000_000].map(size),
-            ["0 B", "999 B", "1.0 kB", "1.2 MB", "3.0 GB"]
-        );
+    fn columns_are_aligned_and_lines_end_with_their_text() {
+        let rows = [["a".to_owned(), String::new()], ["longer".to_owned(), "x".to_owned()]];
+        assert_eq!(table(["one", "two"], rows), "one     two\na\nlonger  x");
     }
 }

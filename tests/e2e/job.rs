@@ -37,7 +37,7 @@ fn push_all_pushes_every_image_to_the_users_channel() {
         "no colours in a pipe"
     );
     assert!(
-        ran.stderr.contains("api | Step 1/2"),
+        ran.stderr.contains("api | ") && ran.stderr.contains("COPY data /data"),
         "lines have their image before them: {}",
         ran.stderr
     );

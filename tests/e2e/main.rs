@@ -10,3 +10,4 @@ mod job;
 mod registry;
 mod shipped;
 mod support;
+mod sync;

@@ -98,7 +98,7 @@ impl Project {
             .current_dir(self.path(folder))
             .env_clear()
             .stdin(Stdio::null());
-        for name in ["PATH", "DOCKER_HOST"] {
+        for name in ["PATH", "DOCKER_HOST", "DOCKER_BUILDKIT"] {
             if let Some(value) = env::var_os(name) {
                 command.env(name, value);
             }

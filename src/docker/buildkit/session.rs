@@ -1,0 +1,166 @@
+//! A BuildKit session: the services that a build may call back (moby/buildkit, `session/`).
+
+use std::pin::Pin;
+use std::task::{Context as Task, Poll};
+
+use anyhow::Error;
+use bollard::health::health_check_response::ServingStatus;
+use bollard::health::health_server::{Health, HealthServer};
+use bollard::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
+use bollard::moby::filesync::v1::auth_server::{Auth, AuthServer};
+use bollard::moby::filesync::v1::file_sync_server::FileSyncServer;
+use bollard::moby::filesync::v1::{
+    CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest, GetTokenAuthorityResponse,
+    VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
+};
+use futures_util::stream::{self, BoxStream};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinHandle;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status};
+
+use super::connection;
+use super::files::Files;
+use crate::credentials::{Credential, Credentials};
+use crate::endpoint::Endpoint;
+
+/// The methods that a build may call, as gRPC names them.
+const METHODS: [&str; 2] = ["/moby.filesync.v1.FileSync/DiffCopy", "/moby.filesync.v1.Auth/Credentials"];
+
+/// Docker Hub, as BuildKit asks for it and as Docker's configuration has it.
+const HUB: (&str, &str) = ("registry-1.docker.io", "docker.io");
+
+/// It ends when it is dropped.
+pub(super) struct Session {
+    pub(super) id: String,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Session {
+    /// `shared_key` names what is synced: builds with the same one send only what changed since the last.
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        id: String,
+        shared_key: String,
+        files: Files,
+        credentials: Credentials,
+    ) -> Result<Self, Error> {
+        let mut headers = vec![
+            ("X-Docker-Expose-Session-Uuid", id.clone()),
+            ("X-Docker-Expose-Session-Name", "lattice-images".to_owned()),
+            ("X-Docker-Expose-Session-Sharedkey", shared_key),
+        ];
+        headers.extend(METHODS.map(|method| ("X-Docker-Expose-Session-Grpc-Method", method.to_owned())));
+        let connection = Accepted(TokioIo::new(connection::upgraded(endpoint, "/session", &headers).await?));
+        let router = Server::builder()
+            .add_service(HealthServer::new(Serving))
+            .add_service(FileSyncServer::new(files))
+            .add_service(AuthServer::new(Person(credentials)));
+        let serving = tokio::spawn(router.serve_with_incoming(stream::iter([Ok::<_, std::io::Error>(connection)])));
+        Ok(Self { id, serving })
+    }
+}
+
+struct Serving;
+
+#[tonic::async_trait]
+impl Health for Serving {
+    type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
+
+    async fn check(&self, _request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        Ok(Response::new(HealthCheckResponse {
+            status: ServingStatus::Serving.into(),
+        }))
+    }
+
+    async fn list(&self, _request: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
+        Err(Status::unimplemented("there is one service"))
+    }
+
+    async fn watch(&self, _request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("health is asked for, not watched"))
+    }
+}
+
+/// Gives the person's credentials for the host that a build pulls from.
+struct Person(Credentials);
+
+#[tonic::async_trait]
+impl Auth for Person {
+    async fn credentials(&self, request: Request<CredentialsRequest>) -> Result<Response<CredentialsResponse>, Status> {
+        let asked = request.into_inner().host;
+        let host = if asked == HUB.0 { HUB.1 } else { &asked };
+        let credential = self
+            .0
+            .for_host(host)
+            .await
+            .map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let mut response = CredentialsResponse::default();
+        match credential {
+            Credential::Anonymous | Credential::RegistryToken(_) => {}
+            Credential::Password { username, password } => {
+                response.username = username;
+                password.expose().clone_into(&mut response.secret);
+            }
+            // BuildKit takes a secret without a name for an identity token
+            Credential::IdentityToken(token) => token.expose().clone_into(&mut response.secret),
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn fetch_token(&self, _request: Request<FetchTokenRequest>) -> Result<Response<FetchTokenResponse>, Status> {
+        Err(Status::unimplemented("BuildKit fetches tokens itself"))
+    }
+
+    async fn get_token_authority(
+        &self,
+        _request: Request<GetTokenAuthorityRequest>,
+    ) -> Result<Response<GetTokenAuthorityResponse>, Status> {
+        Err(Status::unimplemented("BuildKit fetches tokens itself"))
+    }
+
+    async fn verify_token_authority(
+        &self,
+        _request: Request<VerifyTokenAuthorityRequest>,
+    ) -> Result<Response<VerifyTokenAuthorityResponse>, Status> {
+        Err(Status::unimplemented("BuildKit fetches tokens itself"))
+    }
+}
+
+/// A connection that the daemon calls back on.
+struct Accepted(TokioIo<Upgraded>);
+
+impl Connected for Accepted {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(mut self: Pin<&mut Self>, task: &mut Task<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(task, buffer)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(mut self: Pin<&mut Self>, task: &mut Task<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(task, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(task)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(task)
+    }
+}

@@ -1,0 +1,54 @@
+//! What tells this machine from others: a random name, made at the first use and kept in the cache.
+
+use std::fs;
+use std::path::Path;
+
+use crate::atomic;
+
+const FILE: &str = "machine-id";
+const DIGITS: usize = 32;
+
+/// Without a cache that can be written, one for this run alone.
+#[must_use]
+pub fn id(cache: Option<&Path>) -> String {
+    cache.and_then(kept).unwrap_or_else(random)
+}
+
+/// 32 hex digits that nobody else has.
+#[must_use]
+pub fn random() -> String {
+    let mut bytes = [0; DIGITS / 2];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    format!("{:032x}", u128::from_le_bytes(bytes))
+}
+
+fn kept(cache: &Path) -> Option<String> {
+    let path = cache.join(FILE);
+    read(&path).or_else(|| {
+        fs::create_dir_all(cache).ok()?;
+        atomic::write(&path, random().as_bytes()).ok()?;
+        read(&path)
+    })
+}
+
+fn read(path: &Path) -> Option<String> {
+    let id = fs::read_to_string(path).ok()?;
+    (id.len() == DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_and_a_torn_one_is_made_anew() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let first = id(Some(cache.path()));
+        assert_eq!(id(Some(cache.path())), first);
+        fs::write(cache.path().join(FILE), &first[..7]).expect("written");
+        let second = id(Some(cache.path()));
+        assert_ne!(second, first);
+        assert_eq!(id(Some(cache.path())), second);
+        assert_ne!(id(None), id(None));
+    }
+}
