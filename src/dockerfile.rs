@@ -103,7 +103,7 @@ fn stage(from: Instruction) -> Result<Stage, DockerfileError> {
 }
 
 impl Dockerfile {
-    /// The images that the stages up to `target` (a stage's name or index; without one, all) resolve, in the order of the
+    /// The images that the stages up to `target` (a stage's name; without one, all) resolve, in the order of the
     /// text. `args` are the build's args and the platform's.
     ///
     /// # Errors
@@ -134,7 +134,7 @@ impl Dockerfile {
                     instruction
                         .named_sources()
                         .into_iter()
-                        .filter(|source| !is_stage_or_index(earlier, &source.text))
+                        .filter(|source| !instruction.means_an_index(&source.text) && !is_stage(earlier, &source.text))
                         .map(|source| ImageReference {
                             name: source.text,
                             line: instruction.line,
@@ -168,8 +168,7 @@ impl Dockerfile {
     fn target(&self, target: &str) -> Result<usize, DockerfileError> {
         let lower = target.to_lowercase();
         let by_name = self.stages.iter().rposition(|stage| stage.name.as_deref() == Some(lower.as_str()));
-        let by_index = || target.parse().ok().filter(|index| *index < self.stages.len());
-        by_name.or_else(by_index).ok_or_else(|| {
+        by_name.ok_or_else(|| {
             let names: Vec<_> = self.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
             let known = if names.is_empty() {
                 "none has a name".to_owned()
@@ -224,11 +223,12 @@ fn is_stage(stages: &[Stage], name: &str) -> bool {
     stages.iter().any(|stage| stage.name.as_deref() == Some(lower.as_str()))
 }
 
-fn is_stage_or_index(stages: &[Stage], name: &str) -> bool {
-    name.bytes().all(|byte| byte.is_ascii_digit()) || is_stage(stages, name)
-}
-
 impl Instruction {
+    /// `COPY --from=0` is the first stage; a mount knows stages by their names only.
+    fn means_an_index(&self, name: &str) -> bool {
+        self.keyword != "RUN" && name.bytes().all(|byte| byte.is_ascii_digit())
+    }
+
     /// What `COPY --from=` and `RUN --mount=...,from=` name.
     fn named_sources(&self) -> Vec<Word> {
         match self.keyword.as_str() {

@@ -17,6 +17,16 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
+impl Plan {
+    /// The builds from Dockerfiles.
+    pub fn builds(&self) -> impl Iterator<Item = &Build> {
+        self.steps.iter().filter_map(|step| match &step.work {
+            Work::Build { build, .. } => Some(&**build),
+            Work::AddUtilities { .. } => None,
+        })
+    }
+}
+
 /// One variant of one image.
 #[derive(Debug)]
 pub struct Step {
@@ -196,7 +206,11 @@ impl<'m> Planner<'m> {
     fn build(&mut self, build: &Build, variant: Variant) -> Result<Work, Problem> {
         let mut siblings = Vec::new();
         let mut external = Vec::new();
-        for named in image_references(build)? {
+        let named = image_references(build)?;
+        for named in named
+            .into_iter()
+            .filter(|named| !build.additional_contexts.contains_key(&named.name))
+        {
             match self.sibling(&named.name) {
                 None => external.push(named.name),
                 Some(sibling) => {

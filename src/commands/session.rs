@@ -102,6 +102,7 @@ pub async fn carry_out(manifest: &Manifest, plan: &Plan, purpose: Purpose, optio
         utilities.insert(platform.to_owned(), Busybox::from_manifest(&manifest.utilities, platform)?);
     }
     let daemon = connect().await?;
+    daemon.refuse_what_it_cannot_do(plan.builds())?;
     let mut ready = BTreeMap::new();
     for (platform, busybox) in utilities {
         let busybox = match busybox {

@@ -33,20 +33,6 @@ const LONGEST_LINE: usize = 64 * 1024 - 1;
 #[derive(Clone, Debug, Default)]
 pub struct Dockerignore {
     patterns: Vec<Pattern>,
-    walk: Walk,
-}
-
-/// Whose walk of the context decides which excluded directories are looked into.
-///
-/// Under `docs` and `!**/*.md`, `BuildKit` keeps `docs/a.md` and the classic builder does not. They
-/// differ only where a `!` pattern has a wildcard before its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Walk {
-    /// The file sync of `BuildKit`, as buildx and Docker 23 and later do it.
-    #[default]
-    BuildKit,
-    /// The classic builder's tar, and the file sync of Docker 20.10's own client.
-    Classic,
 }
 
 /// A `.dockerignore` that Docker refuses.
@@ -97,22 +83,13 @@ impl Dockerignore {
             };
             patterns.extend(parsed.map_err(|message| DockerignoreError { line: index + 1, message })?);
         }
-        Ok(Self {
-            patterns,
-            walk: Walk::default(),
-        })
+        Ok(Self { patterns })
     }
 
     /// Excludes nothing, as a context without `.dockerignore`.
     #[must_use]
     pub fn empty() -> Self {
         Self::default()
-    }
-
-    /// The same patterns under another builder's walk.
-    #[must_use]
-    pub fn walked_by(self, walk: Walk) -> Self {
-        Self { walk, ..self }
     }
 
     /// Whether `path` stays out of the context, by itself or because Docker never looks into a
@@ -173,16 +150,12 @@ impl Dockerignore {
         judgement
     }
 
-    /// Both walks compare the text of a pattern with the directory, not what it could match.
+    /// The walk compares the text of a pattern with the directory, not what it could match. The classic client's walk
+    /// does it a little otherwise, for `!` patterns with a wildcard before their end; this is BuildKit's for both builders.
     fn looks_into_excluded(&self, directory: &str) -> bool {
         let mut reincluding = self.patterns.iter().filter(|pattern| pattern.reincludes());
-        match self.walk {
-            Walk::Classic => reincluding.any(|pattern| pattern.text_lies_in(directory)),
-            Walk::BuildKit => {
-                let any_wildcard = reincluding.clone().any(Pattern::has_wildcard_before_its_end);
-                any_wildcard || reincluding.any(|pattern| pattern.text_without_glob_lies_in(directory))
-            }
-        }
+        let any_wildcard = reincluding.clone().any(Pattern::has_wildcard_before_its_end);
+        any_wildcard || reincluding.any(|pattern| pattern.text_without_glob_lies_in(directory))
     }
 }
 

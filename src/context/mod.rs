@@ -10,7 +10,7 @@ pub use walk::{Context, Entry, Kind, walk};
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dockerignore::Dockerignore;
 
@@ -24,19 +24,30 @@ const DOCKERIGNORE: &str = ".dockerignore";
 /// # Errors
 /// A rule that cannot be read, with its file and line.
 pub fn ignore_rules(build: &Build) -> Result<Dockerignore, Problem> {
-    let beside = build.dockerfile.path.as_ref().map(|path| {
-        let mut name = path.clone().into_os_string();
-        name.push(DOCKERIGNORE);
-        PathBuf::from(name)
-    });
-    for path in beside.into_iter().chain([build.context.join(DOCKERIGNORE)]) {
-        match fs::read(&path) {
-            Ok(text) => return parse_rules(&path, &text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(unreadable(&path, &error)),
+    if let Some(dockerfile) = &build.dockerfile.path {
+        let mut beside = dockerfile.clone().into_os_string();
+        beside.push(DOCKERIGNORE);
+        if let Some(rules) = read_rules(Path::new(&beside))? {
+            return Ok(rules);
         }
     }
-    Ok(Dockerignore::empty())
+    own_rules(&build.context)
+}
+
+/// The rules of the `.dockerignore` in `folder`; none without one.
+///
+/// # Errors
+/// As [`ignore_rules`].
+pub fn own_rules(folder: &Path) -> Result<Dockerignore, Problem> {
+    Ok(read_rules(&folder.join(DOCKERIGNORE))?.unwrap_or_else(Dockerignore::empty))
+}
+
+fn read_rules(path: &Path) -> Result<Option<Dockerignore>, Problem> {
+    match fs::read(path) {
+        Ok(text) => parse_rules(path, &text).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(path, &error)),
+    }
 }
 
 fn parse_rules(path: &Path, text: &[u8]) -> Result<Dockerignore, Problem> {

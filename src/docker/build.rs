@@ -12,7 +12,7 @@ use super::{Daemon, said};
 use crate::context::{self, Inline};
 use crate::event::Events;
 use crate::manifest::Build;
-use crate::problem::printable;
+use crate::problem::{Problem, printable};
 use crate::reference::{Digest, Reference};
 
 /// Where images stand for the time of a run by names of ours. Docker takes it for a registry on this machine.
@@ -62,7 +62,31 @@ impl SiblingNames {
     }
 }
 
+/// The first engine whose BuildKit takes named contexts.
+const NAMED_CONTEXTS_SINCE: u32 = 23;
+
 impl Daemon {
+    /// # Errors
+    /// When a build has a key that this daemon cannot carry out: which, where, and what would be needed.
+    pub fn refuse_what_it_cannot_do<'b>(&self, builds: impl IntoIterator<Item = &'b Build>) -> Result<(), Problem> {
+        for build in builds {
+            if let (Builder::Classic, Some((key, place))) = (&self.builder, build.places.first_key_value()) {
+                return Err(Problem::usage(format!(
+                    "{place}: `{key}` needs BuildKit, and builds go through the classic builder here"
+                ))
+                .hint("unset DOCKER_BUILDKIT, or use a daemon with BuildKit (Docker 18.09 or later)"));
+            }
+            let key = "additional_contexts";
+            if let Some(place) = build.places.get(key).filter(|_| self.engine < NAMED_CONTEXTS_SINCE) {
+                return Err(Problem::usage(format!(
+                    "{place}: `{key}` needs Docker {NAMED_CONTEXTS_SINCE} or later, and the daemon is {}",
+                    self.engine
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// # Errors
     /// When the context cannot be read, a base cannot be had, or the build fails.
     pub async fn build(&self, recipe: Recipe<'_>, step: &str, events: &Events) -> Result<Built, Error> {

@@ -36,6 +36,8 @@ pub struct Daemon {
     docker: Docker,
     credentials: Credentials,
     builder: Builder,
+    /// The major number of the engine's version; 0 where it tells none.
+    engine: u32,
     siblings: SiblingNames,
 }
 
@@ -61,9 +63,10 @@ impl Daemon {
             .map_err(|_| no_daemon(endpoint, &format!("it did not answer within {} s", CONNECT_TIMEOUT.as_secs())))?
             .map_err(|error| unreachable(endpoint, &error))?;
         debug!("the daemon speaks API {}", docker.client_version());
+        let (engine, network) = tokio::join!(engine_version(&docker), default_network(&docker));
         let builder = match choice {
             BuilderChoice::Classic => Builder::Classic,
-            BuilderChoice::Best => match BuildKit::connect(endpoint, credentials.clone(), machine, default_network(&docker).await).await {
+            BuilderChoice::Best => match BuildKit::connect(endpoint, credentials.clone(), machine, network).await {
                 Ok(buildkit) => Builder::BuildKit(Box::new(buildkit)),
                 Err(error) => {
                     debug!("the daemon has no BuildKit: {error:#}");
@@ -76,6 +79,7 @@ impl Daemon {
             docker,
             credentials,
             builder,
+            engine,
             siblings,
         })
     }
@@ -104,6 +108,11 @@ impl Daemon {
         }
         Ok((credential, sent))
     }
+}
+
+async fn engine_version(docker: &Docker) -> u32 {
+    let version = docker.version().await.ok().and_then(|version| version.version).unwrap_or_default();
+    version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0)
 }
 
 /// A daemon without a bridge gives its containers no network; its BuildKit has to be told.

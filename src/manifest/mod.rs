@@ -3,8 +3,10 @@
 //! The names of the keys are those of the Compose file's `build` section wherever one exists. Everything here is
 //! validated: a [`Manifest`] that exists can be planned, its contexts and Dockerfiles are there.
 
+mod build;
 mod interpolate;
 mod read;
+mod reader;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -15,7 +17,7 @@ use crate::dockerfile::Dockerfile;
 use crate::problem::Problem;
 use crate::reference::{ImageName, Registry};
 
-pub use read::Environment;
+pub use reader::Environment;
 
 pub const FILE_NAME: &str = "images.yaml";
 pub const DEFAULT_REGISTRY: &str = "gcr.io/lattice-dev";
@@ -91,8 +93,32 @@ pub struct Build {
     pub platform: String,
     pub network: Option<String>,
     pub cache_from: Vec<String>,
+    pub cache_to: Vec<String>,
+    /// By the ids that the Dockerfile knows them under.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Sockets of ssh agents, by their ids.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// By the names that the Dockerfile knows them under.
+    pub additional_contexts: BTreeMap<String, NamedContext>,
+    /// `file:line` of keys that not every builder can carry out.
+    pub places: BTreeMap<&'static str, String>,
     pub pull: bool,
     pub no_cache: bool,
+}
+
+/// Where a secret comes from. Its value is read when a build asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    File(PathBuf),
+    /// A variable's name.
+    Environment(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedContext {
+    Folder(PathBuf),
+    /// `docker-image://...`
+    Image(String),
 }
 
 #[derive(Clone, Debug)]

@@ -98,7 +98,7 @@ fn an_inline_dockerfile_wins_over_a_more_general_file() {
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn bad_manifests_get_one_message_with_their_line() {
     let one = "images:\n  a: { context: one }\n";
-    let cases: [(String, &str); 48] = [
+    let cases: [(String, &str); 54] = [
         (String::new(), "images.yaml is empty"),
         ("# only a comment\n".into(), "images.yaml is empty"),
         ("images:\n".into(), "images.yaml:1: `images` is nothing, not a map"),
@@ -185,11 +185,35 @@ fn bad_manifests_get_one_message_with_their_line() {
         ),
         (
             "images:\n  a: { context: one, secrets: [x] }\n".into(),
-            "images.yaml:2: `secrets` needs the BuildKit engine",
+            "images.yaml:2: `x` in `secrets` is not a secret",
         ),
         (
             "images:\n  a: { context: one, platforms: [linux/amd64, linux/arm64] }\n".into(),
-            "images.yaml:2: `platforms` with 2 entries needs the BuildKit",
+            "images.yaml:2: `platforms` has 2 entries",
+        ),
+        (
+            "images:\n  a: { context: one, secrets: ['id=x,src=none'] }\n".into(),
+            "images.yaml:2: the secret `x`: there is no file none",
+        ),
+        (
+            "images:\n  a: { context: one, secrets: ['id=x,env=NONE'] }\n".into(),
+            "images.yaml:2: the secret `x`: the environment variable `NONE` is not set",
+        ),
+        (
+            "images:\n  a: { context: one, secrets: ['id=x,src=one/Dockerfile,env=SET'] }\n".into(),
+            "is not a secret",
+        ),
+        (
+            "images:\n  a: { context: one, ssh: [default] }\n".into(),
+            "images.yaml:2: `ssh` asks for your ssh agent",
+        ),
+        (
+            "images:\n  a: { context: one, additional_contexts: { x: three } }\n".into(),
+            "images.yaml:2: the additional context `x`: there is no folder three",
+        ),
+        (
+            "images:\n  a: { context: one, additional_contexts: { x: 'https://y/z.git' } }\n".into(),
+            "images.yaml:2: the additional context `x` is neither",
         ),
         (
             "images:\n  a: { context: one, platforms: [] }\n".into(),

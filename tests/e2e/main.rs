@@ -7,6 +7,7 @@ mod debug;
 mod failures;
 mod ignore;
 mod job;
+mod keys;
 mod registry;
 mod shipped;
 mod support;

@@ -42,10 +42,7 @@ pub(super) fn check(pattern: &str) -> Result<(), Malformed> {
         }
         let skippable = if starred { name.len() } else { 0 };
         for skipped in 0..=skippable {
-            let left = match_part(part, &name[skipped..])?;
-            if let Some(left) = left
-                && (left.is_empty() || !rest.is_empty())
-            {
+            if let Some(left) = match_part(part, &name[skipped..])? {
                 (name, pattern) = (left, rest);
                 continue 'parts;
             }

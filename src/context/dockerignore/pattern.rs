@@ -69,12 +69,7 @@ impl Pattern {
         }
     }
 
-    /// Whether the pattern, read as a plain path, is `directory` or lies in it.
-    pub(super) fn text_lies_in(&self, directory: &str) -> bool {
-        lies_in(&self.text, directory)
-    }
-
-    /// The same after one `/**` and then one `/*` are cut from its end.
+    /// Whether the pattern's text lies in `directory`, after one `/**` and then one `/*` are cut from its end.
     pub(super) fn text_without_glob_lies_in(&self, directory: &str) -> bool {
         lies_in(self.without_glob(), directory)
     }

@@ -38,7 +38,7 @@ const GO_STICKY: u32 = 1 << 20;
 /// The folders of one build, by the names that its frontend asks for them.
 #[derive(Clone)]
 pub(super) struct Files {
-    folders: Arc<HashMap<&'static str, Arc<Folder>>>,
+    folders: Arc<HashMap<String, Arc<Folder>>>,
     outcome: Arc<Outcome>,
 }
 
@@ -171,7 +171,7 @@ fn hash(path: &Path, size: u64) -> Result<blake3::Hash, Error> {
 }
 
 impl Files {
-    pub(super) fn new(folders: impl IntoIterator<Item = (&'static str, Folder)>) -> Self {
+    pub(super) fn new(folders: impl IntoIterator<Item = (String, Folder)>) -> Self {
         let folders = folders.into_iter().map(|(name, folder)| (name, Arc::new(folder))).collect();
         Self {
             folders: Arc::new(folders),

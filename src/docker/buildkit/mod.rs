@@ -2,35 +2,37 @@
 
 mod connection;
 mod files;
+mod request;
+mod secrets;
 mod session;
 mod solve;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Error;
 use bollard::moby::buildkit::v1::control_client::ControlClient;
-use bollard::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry, ListWorkersRequest, SolveRequest};
+use bollard::moby::buildkit::v1::{ListWorkersRequest, SolveRequest};
 use sha2::{Digest as _, Sha256};
 use tonic::transport::{Channel, Endpoint as Target, Uri};
 use tracing::debug;
 
 use super::build::Recipe;
-use crate::context::{Context, Inline};
+use crate::context::{self, Context, Inline};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::event::Events;
 use crate::machine;
+use crate::manifest::{NamedContext, SecretSource};
 use crate::reference::Digest;
 use files::{Files, Folder};
-use session::Session;
+use secrets::{Agents, Given};
+use session::{Offer, Session};
 
 const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
 const DOCKERFILE_NAME: &str = "Dockerfile";
-const FRONTEND: &str = "dockerfile.v0";
-/// Into the daemon's own image store.
-const EXPORTER: &str = "moby";
 
 /// A BuildKit that has answered.
 #[derive(Clone)]
@@ -76,29 +78,18 @@ impl BuildKit {
 
     pub(super) async fn build(&self, recipe: Recipe<'_>, context: Context, step: &str, events: &Events) -> Result<Digest, Error> {
         let build = recipe.build;
-        let mut attributes = HashMap::from([("platform".to_owned(), build.platform.clone())]);
-        attributes.extend(build.target.iter().map(|target| ("target".to_owned(), target.clone())));
-        attributes.extend(build.args.iter().map(|(name, value)| (format!("build-arg:{name}"), value.clone())));
-        attributes.extend(build.labels.iter().map(|(name, value)| (format!("label:{name}"), value.clone())));
-        let network = build.network.as_deref().filter(|network| *network != "default").or(self.network);
-        attributes.extend(network.map(|network| ("force-network-mode".to_owned(), network.to_owned())));
-        if recipe.no_cache || build.no_cache {
-            attributes.insert("no-cache".to_owned(), String::new());
-        }
-        let mut request = SolveRequest {
-            frontend_attrs: attributes,
-            ..SolveRequest::default()
-        };
-        request
-            .entitlements
-            .extend(network.filter(|network| *network == "host").map(|_| "network.host".to_owned()));
-        request.cache = Some(CacheOptions {
-            imports: build.cache_from.iter().map(|from| cache_entry(from)).collect(),
-            ..CacheOptions::default()
-        });
         let root = context.root.display().to_string();
-        let files = tokio::task::spawn_blocking(move || Folder::of_context(&context)).await??;
-        self.solve(request, recipe.dockerfile, files, &root, step, events).await
+        let contexts = build.additional_contexts.clone();
+        let folders = tokio::task::spawn_blocking(move || folders(&context, &contexts)).await??;
+        let solve = Solve {
+            request: request::of_recipe(recipe, self.network),
+            folders,
+            dockerfile: recipe.dockerfile,
+            shared: &root,
+            secrets: build.secrets.clone(),
+            agents: build.ssh.clone(),
+        };
+        self.solve(solve, step, events).await
     }
 
     /// Builds from `inline` files alone.
@@ -110,41 +101,34 @@ impl BuildKit {
         step: &str,
         events: &Events,
     ) -> Result<Digest, Error> {
-        let attributes = HashMap::from([("platform".to_owned(), platform.to_owned())]);
-        let request = SolveRequest {
-            frontend_attrs: attributes,
-            ..SolveRequest::default()
+        let solve = Solve {
+            request: request::of_platform(platform),
+            folders: vec![(CONTEXT.to_owned(), Folder::of_inline(inline))],
+            dockerfile,
+            shared: "inline",
+            secrets: BTreeMap::new(),
+            agents: BTreeMap::new(),
         };
-        self.solve(request, dockerfile, Folder::of_inline(inline), "inline", step, events)
-            .await
+        self.solve(solve, step, events).await
     }
 
-    #[expect(clippy::assigning_clones, reason = "nothing is there yet that could be reused")]
-    async fn solve(
-        &self,
-        mut request: SolveRequest,
-        dockerfile: &str,
-        context: Folder,
-        shared: &str,
-        step: &str,
-        events: &Events,
-    ) -> Result<Digest, Error> {
-        let dockerfile = Folder::of_inline(&[Inline::file(DOCKERFILE_NAME, dockerfile.as_bytes(), 0o644)]);
-        let files = Files::new([(CONTEXT, context), (DOCKERFILE, dockerfile)]);
-        let shared_key = format!("{:x}", Sha256::digest(format!("{}\n{shared}", self.machine)));
-        let session = Session::open(
-            &self.endpoint,
-            machine::random(),
-            shared_key,
-            files.clone(),
-            self.credentials.clone(),
-        )
-        .await?;
-        request.r#ref = machine::random();
-        request.session.clone_from(&session.id);
-        request.frontend = FRONTEND.to_owned();
-        request.frontend_attrs.insert("filename".to_owned(), DOCKERFILE_NAME.to_owned());
-        request.exporter_deprecated = EXPORTER.to_owned();
+    async fn solve(&self, mut solve: Solve<'_>, step: &str, events: &Events) -> Result<Digest, Error> {
+        let dockerfile = Inline::file(DOCKERFILE_NAME, solve.dockerfile.as_bytes(), 0o644);
+        solve.folders.push((DOCKERFILE.to_owned(), Folder::of_inline(&[dockerfile])));
+        let files = Files::new(solve.folders);
+        let shared_key = format!("{:x}", Sha256::digest(format!("{}\n{}", self.machine, solve.shared)));
+        let offer = Offer {
+            files: files.clone(),
+            credentials: self.credentials.clone(),
+            secrets: Given(solve.secrets),
+            agents: Agents(solve.agents),
+        };
+        let session = Session::open(&self.endpoint, machine::random(), shared_key, offer).await?;
+        let request = SolveRequest {
+            r#ref: machine::random(),
+            session: session.id.clone(),
+            ..solve.request
+        };
         let solved = solve::solve(self.client.clone(), request, step, events).await;
         drop(session);
         debug!("{step}: {} bytes of context sent", files.sent());
@@ -153,16 +137,24 @@ impl BuildKit {
     }
 }
 
-/// `type=registry,ref=...`, or the image alone (Docker's `--cache-from`).
-fn cache_entry(text: &str) -> CacheOptionsEntry {
-    let mut attrs: HashMap<String, String> = if text.contains('=') {
-        let fields = text.split(',').filter_map(|field| field.split_once('='));
-        fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-    } else {
-        HashMap::from([("ref".to_owned(), text.to_owned())])
-    };
-    CacheOptionsEntry {
-        r#type: attrs.remove("type").unwrap_or_else(|| "registry".to_owned()),
-        attrs,
+struct Solve<'a> {
+    request: SolveRequest,
+    folders: Vec<(String, Folder)>,
+    dockerfile: &'a str,
+    /// Names the folders among those that this machine syncs.
+    shared: &'a str,
+    secrets: BTreeMap<String, SecretSource>,
+    agents: BTreeMap<String, PathBuf>,
+}
+
+/// The context and the additional ones that are folders. Blocks.
+fn folders(context: &Context, additional: &BTreeMap<String, NamedContext>) -> Result<Vec<(String, Folder)>, Error> {
+    let mut folders = vec![(CONTEXT.to_owned(), Folder::of_context(context)?)];
+    for (name, additional) in additional {
+        if let NamedContext::Folder(root) = additional {
+            let context = context::walk(root, &context::own_rules(root)?)?;
+            folders.push((name.clone(), Folder::of_context(&context)?));
+        }
     }
+    Ok(folders)
 }

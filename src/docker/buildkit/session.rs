@@ -7,12 +7,14 @@ use anyhow::Error;
 use bollard::health::health_check_response::ServingStatus;
 use bollard::health::health_server::{Health, HealthServer};
 use bollard::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
+use bollard::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
 use bollard::moby::filesync::v1::auth_server::{Auth, AuthServer};
 use bollard::moby::filesync::v1::file_sync_server::FileSyncServer;
 use bollard::moby::filesync::v1::{
     CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest, GetTokenAuthorityResponse,
     VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
 };
+use bollard::moby::sshforward::v1::ssh_server::SshServer;
 use futures_util::stream::{self, BoxStream};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -24,11 +26,26 @@ use tonic::{Request, Response, Status};
 
 use super::connection;
 use super::files::Files;
+use super::secrets::{Agents, Given};
 use crate::credentials::{Credential, Credentials};
 use crate::endpoint::Endpoint;
 
 /// The methods that a build may call, as gRPC names them.
-const METHODS: [&str; 2] = ["/moby.filesync.v1.FileSync/DiffCopy", "/moby.filesync.v1.Auth/Credentials"];
+const METHODS: [&str; 5] = [
+    "/moby.filesync.v1.FileSync/DiffCopy",
+    "/moby.filesync.v1.Auth/Credentials",
+    "/moby.buildkit.secrets.v1.Secrets/GetSecret",
+    "/moby.sshforward.v1.SSH/CheckAgent",
+    "/moby.sshforward.v1.SSH/ForwardAgent",
+];
+
+/// What a build is offered.
+pub(super) struct Offer {
+    pub(super) files: Files,
+    pub(super) credentials: Credentials,
+    pub(super) secrets: Given,
+    pub(super) agents: Agents,
+}
 
 /// Docker Hub, as BuildKit asks for it and as Docker's configuration has it.
 const HUB: (&str, &str) = ("registry-1.docker.io", "docker.io");
@@ -47,13 +64,7 @@ impl Drop for Session {
 
 impl Session {
     /// `shared_key` names what is synced: builds with the same one send only what changed since the last.
-    pub(super) async fn open(
-        endpoint: &Endpoint,
-        id: String,
-        shared_key: String,
-        files: Files,
-        credentials: Credentials,
-    ) -> Result<Self, Error> {
+    pub(super) async fn open(endpoint: &Endpoint, id: String, shared_key: String, offer: Offer) -> Result<Self, Error> {
         let mut headers = vec![
             ("X-Docker-Expose-Session-Uuid", id.clone()),
             ("X-Docker-Expose-Session-Name", "lattice-images".to_owned()),
@@ -63,8 +74,10 @@ impl Session {
         let connection = Accepted(TokioIo::new(connection::upgraded(endpoint, "/session", &headers).await?));
         let router = Server::builder()
             .add_service(HealthServer::new(Serving))
-            .add_service(FileSyncServer::new(files))
-            .add_service(AuthServer::new(Person(credentials)));
+            .add_service(FileSyncServer::new(offer.files))
+            .add_service(AuthServer::new(Person(offer.credentials)))
+            .add_service(SecretsServer::new(offer.secrets))
+            .add_service(SshServer::new(offer.agents));
         let serving = tokio::spawn(router.serve_with_incoming(stream::iter([Ok::<_, std::io::Error>(connection)])));
         Ok(Self { id, serving })
     }

@@ -21,6 +21,7 @@ pub(super) async fn solve(mut client: ControlClient<Channel>, request: SolveRequ
         step,
         events,
         vertexes: HashMap::new(),
+        begun: HashMap::new(),
     };
     let mut status_client = client.clone();
     let reference = request.r#ref.clone();
@@ -55,6 +56,8 @@ struct Progress<'a> {
     events: &'a Events,
     /// By digest: how far each was told of.
     vertexes: HashMap<String, Told>,
+    /// By digest: the line that a vertex has begun and not ended; logs come in pieces.
+    begun: HashMap<String, String>,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -67,14 +70,21 @@ enum Told {
 
 impl Progress<'_> {
     fn show(&mut self, answer: StatusResponse) {
-        for vertex in &answer.vertexes {
-            self.vertex(vertex);
-        }
         for log in answer.logs {
-            let text = String::from_utf8_lossy(&log.msg);
-            for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
-                self.line(line.to_owned());
+            let mut text = self.begun.remove(&log.vertex).unwrap_or_default();
+            text.push_str(&String::from_utf8_lossy(&log.msg));
+            let (lines, rest) = text.rsplit_once('\n').unwrap_or(("", &text));
+            for line in lines.lines() {
+                self.line(line);
             }
+            self.begun.insert(log.vertex, rest.to_owned());
+        }
+        for vertex in &answer.vertexes {
+            if vertex.completed.is_some() {
+                let rest = self.begun.remove(&vertex.digest).unwrap_or_default();
+                self.line(&rest);
+            }
+            self.vertex(vertex);
         }
     }
 
@@ -90,14 +100,18 @@ impl Progress<'_> {
         };
         if let Some((now, line)) = line {
             *told = now;
-            self.line(line);
+            self.line(&line);
         }
     }
 
-    fn line(&self, line: String) {
+    fn line(&self, line: &str) {
+        let line = line.trim_end();
+        if line.is_empty() {
+            return;
+        }
         self.events.send(Event::Output {
             step: self.step.to_owned(),
-            line,
+            line: line.to_owned(),
         });
     }
 }

@@ -1,0 +1,89 @@
+//! What BuildKit is asked for: a build's keys as its Dockerfile frontend knows them (moby/buildkit, `frontend/dockerui`).
+
+use std::collections::HashMap;
+
+use bollard::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry, SolveRequest};
+
+use super::super::build::Recipe;
+use super::DOCKERFILE_NAME;
+use crate::manifest::NamedContext;
+
+const FRONTEND: &str = "dockerfile.v0";
+/// Into the daemon's own image store.
+const EXPORTER: &str = "moby";
+const HOST_NETWORK: &str = "host";
+
+/// `network` is for builds that ask for none.
+pub(super) fn of_recipe(recipe: Recipe<'_>, network: Option<&str>) -> SolveRequest {
+    let build = recipe.build;
+    let network = build.network.as_deref().filter(|network| *network != "default").or(network);
+    let mut request = of_platform(&build.platform);
+    let mut set = |key: String, value: &str| request.frontend_attrs.insert(key, value.to_owned());
+    if let Some(target) = &build.target {
+        set("target".to_owned(), target);
+    }
+    for (name, value) in &build.args {
+        set(format!("build-arg:{name}"), value);
+    }
+    for (name, value) in &build.labels {
+        set(format!("label:{name}"), value);
+    }
+    for (name, context) in &build.additional_contexts {
+        match context {
+            NamedContext::Folder(_) => set(format!("context:{name}"), &format!("local:{name}")),
+            NamedContext::Image(image) => set(format!("context:{name}"), image),
+        };
+    }
+    if let Some(network) = network {
+        set("force-network-mode".to_owned(), network);
+    }
+    if recipe.no_cache || build.no_cache {
+        set("no-cache".to_owned(), "");
+    }
+    if network == Some(HOST_NETWORK) {
+        request.entitlements.push("network.host".to_owned());
+    }
+    request.cache = Some(CacheOptions {
+        imports: build.cache_from.iter().map(|text| cache_entry(text)).collect(),
+        exports: build.cache_to.iter().map(|text| cache_entry(text)).collect(),
+        ..CacheOptions::default()
+    });
+    request
+}
+
+pub(super) fn of_platform(platform: &str) -> SolveRequest {
+    let attributes = [("filename", DOCKERFILE_NAME), ("platform", platform)];
+    SolveRequest {
+        frontend: FRONTEND.to_owned(),
+        frontend_attrs: attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        exporter_deprecated: EXPORTER.to_owned(),
+        ..SolveRequest::default()
+    }
+}
+
+/// `type=registry,ref=...`, or the image alone (Docker's `--cache-from`).
+fn cache_entry(text: &str) -> CacheOptionsEntry {
+    let mut attrs: HashMap<String, String> = if text.contains('=') {
+        let fields = text.split(',').filter_map(|field| field.split_once('='));
+        fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    } else {
+        HashMap::from([("ref".to_owned(), text.to_owned())])
+    };
+    CacheOptionsEntry {
+        r#type: attrs.remove("type").unwrap_or_else(|| "registry".to_owned()),
+        attrs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cache_entry;
+
+    #[test]
+    fn caches_are_named_as_dockers_client_takes_them() {
+        let image = cache_entry("gcr.io/x/y:1");
+        assert_eq!((image.r#type.as_str(), image.attrs["ref"].as_str()), ("registry", "gcr.io/x/y:1"));
+        let inline = cache_entry("type=inline");
+        assert!(inline.r#type == "inline" && inline.attrs.is_empty());
+    }
+}

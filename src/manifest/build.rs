@@ -1,0 +1,269 @@
+//! The keys of a build, most of them those of the Compose file's `build` section.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::reader::{Layers, Reader, read_text};
+use super::yaml::{Entry, Node, Value};
+use super::{Build, DockerfileSource, NamedContext, SecretSource};
+use crate::dockerfile;
+use crate::problem::{Problem, printable};
+
+const DEFAULT_PLATFORM: &str = "linux/amd64";
+
+pub(super) const KEYS: [&str; 15] = [
+    "context",
+    "dockerfile",
+    "dockerfile_inline",
+    "target",
+    "args",
+    "labels",
+    "platforms",
+    "network",
+    "pull",
+    "no_cache",
+    "cache_from",
+    "cache_to",
+    "secrets",
+    "ssh",
+    "additional_contexts",
+];
+
+/// Keys that say which builder must carry them out; where they stand is remembered for the message.
+const PARTICULAR_KEYS: [&str; 4] = ["cache_to", "secrets", "ssh", "additional_contexts"];
+
+static PLATFORM: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\A[a-z0-9]+/[a-z0-9_]+(/[a-z0-9._]+)?\z").expect("the pattern is a constant"));
+
+impl Reader<'_> {
+    pub(super) fn build(&self, keys: &Layers<'_>, image: &Entry) -> Result<Build, Problem> {
+        let context_key = keys.last("context").ok_or_else(|| {
+            self.fail(image.line, format!("the image `{}` has no `context`", image.key))
+                .hint("the folder its Dockerfile copies from, relative to the manifest")
+        })?;
+        let context = self.context(context_key)?;
+        Ok(Build {
+            dockerfile: self.dockerfile(keys, context_key, &context)?,
+            context,
+            target: keys.last("target").map(|node| self.text(node, "target")).transpose()?,
+            args: self.mapping(keys, "args")?,
+            labels: self.mapping(keys, "labels")?,
+            platform: keys
+                .last("platforms")
+                .map_or(Ok(DEFAULT_PLATFORM.to_owned()), |node| self.platform(node))?,
+            network: keys.last("network").map(|node| self.text(node, "network")).transpose()?,
+            cache_from: keys
+                .last("cache_from")
+                .map_or(Ok(Vec::new()), |node| self.texts(node, "cache_from"))?,
+            cache_to: keys.last("cache_to").map_or(Ok(Vec::new()), |node| self.texts(node, "cache_to"))?,
+            secrets: keys.last("secrets").map_or(Ok(BTreeMap::new()), |node| self.secrets(node))?,
+            ssh: keys.last("ssh").map_or(Ok(BTreeMap::new()), |node| self.agents(node))?,
+            additional_contexts: self.additional_contexts(keys)?,
+            places: PARTICULAR_KEYS
+                .into_iter()
+                .filter_map(|key| Some((key, self.place(keys.last(key)?.line))))
+                .collect(),
+            pull: keys.last("pull").map_or(Ok(false), |node| self.boolean(node, "pull"))?,
+            no_cache: keys.last("no_cache").map_or(Ok(false), |node| self.boolean(node, "no_cache"))?,
+        })
+    }
+
+    fn context(&self, node: &Node) -> Result<PathBuf, Problem> {
+        let text = self.text(node, "context")?;
+        if text.contains("://") || text.starts_with("git@") || text.starts_with("github.com/") {
+            return Err(self
+                .fail(node.line, format!("the context `{}` is not a folder", printable(&text)))
+                .hint("a folder, relative to the manifest; Git and URL contexts cannot be built yet"));
+        }
+        let path = self.folder.join(&text);
+        if !path.is_dir() {
+            let what = if path.exists() { "is not a folder" } else { "does not exist" };
+            return Err(self.fail(node.line, format!("the context {} {what}", self.shown(&path))));
+        }
+        Ok(path)
+    }
+
+    fn dockerfile(&self, keys: &Layers<'_>, context_key: &Node, context: &Path) -> Result<DockerfileSource, Problem> {
+        let (path, file, text) = match keys.last_with(["dockerfile", "dockerfile_inline"]) {
+            [Some(node), Some(_)] => {
+                return Err(self.fail(node.line, "`dockerfile` and `dockerfile_inline` exclude each other"));
+            }
+            [None, Some(node)] => (
+                None,
+                format!("{} (dockerfile_inline)", self.place(node.line)),
+                self.text(node, "dockerfile_inline")?,
+            ),
+            [key, None] => {
+                let path = context.join(key.map_or(Ok("Dockerfile".to_owned()), |node| self.text(node, "dockerfile"))?);
+                let file = self.shown(&path);
+                let text = read_text(&path, &file).map_err(|problem| self.at(key.unwrap_or(context_key).line, &problem))?;
+                (Some(path), file, text)
+            }
+        };
+        let parsed =
+            dockerfile::parse(&text).map_err(|error| Problem::usage(format!("{file}:{}: {}", error.line, printable(&error.message))))?;
+        Ok(DockerfileSource { path, file, text, parsed })
+    }
+
+    fn platform(&self, node: &Node) -> Result<String, Problem> {
+        match self.texts(node, "platforms")?.as_slice() {
+            [one] if PLATFORM.is_match(one) => Ok(one.clone()),
+            [one] => Err(self
+                .fail(node.line, format!("`{}` is not a platform", printable(one)))
+                .hint("os/architecture, for example linux/amd64")),
+            [] => Err(self.fail(node.line, "`platforms` is empty")),
+            several => Err(self
+                .fail(
+                    node.line,
+                    format!(
+                        "`platforms` has {} entries; an image of several platforms cannot be built yet",
+                        several.len()
+                    ),
+                )
+                .hint("one platform an image works")),
+        }
+    }
+
+    /// `args` and `labels`: a map, or a list of `NAME=value`. A name without a value takes it from the environment, or is left out.
+    fn mapping(&self, keys: &Layers<'_>, key: &str) -> Result<BTreeMap<String, String>, Problem> {
+        let mut all = BTreeMap::new();
+        for node in keys.all(key) {
+            match &node.value {
+                Value::Map(entries) => {
+                    for entry in entries {
+                        let value = match entry.node.value {
+                            Value::Null => None,
+                            _ => Some(self.text(&entry.node, &entry.key)?),
+                        };
+                        self.insert(&mut all, key, &entry.key, value);
+                    }
+                }
+                Value::List(items) => {
+                    for item in items {
+                        let text = self.text(item, key)?;
+                        match text.split_once('=') {
+                            Some((name, value)) => self.insert(&mut all, key, name, Some(value.to_owned())),
+                            None => self.insert(&mut all, key, &text, None),
+                        }
+                    }
+                }
+                other => return Err(self.fail(node.line, format!("`{key}` is {}, not a map", other.kind()))),
+            }
+        }
+        Ok(all)
+    }
+
+    fn insert(&self, all: &mut BTreeMap<String, String>, key: &str, name: &str, value: Option<String>) {
+        let value = match (value, key) {
+            (None, "args") => (self.environment.lookup)(name),
+            (value, _) => Some(value.unwrap_or_default()),
+        };
+        match value {
+            Some(value) => all.insert(name.to_owned(), value),
+            None => all.remove(name),
+        };
+    }
+
+    /// `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`, as `docker build --secret` takes it.
+    fn secrets(&self, node: &Node) -> Result<BTreeMap<String, SecretSource>, Problem> {
+        let mut secrets = BTreeMap::new();
+        for text in self.texts(node, "secrets")? {
+            let malformed = || {
+                self.fail(node.line, format!("`{}` in `secrets` is not a secret", printable(&text)))
+                    .hint("id=NAME,src=FILE or id=NAME,env=VARIABLE")
+            };
+            let fields: BTreeMap<_, _> = text
+                .split(',')
+                .map(|field| field.split_once('=').ok_or_else(malformed))
+                .collect::<Result<_, _>>()?;
+            let field = |names: [&str; 2]| names.iter().find_map(|name| fields.get(name)).copied();
+            let id = fields.get("id").ok_or_else(malformed)?;
+            let source = match (field(["src", "source"]), fields.get("env")) {
+                (Some(file), None) => {
+                    let path = self.folder.join(file);
+                    if !path.is_file() {
+                        return Err(self.fail(
+                            node.line,
+                            format!("the secret `{}`: there is no file {}", printable(id), self.shown(&path)),
+                        ));
+                    }
+                    SecretSource::File(path)
+                }
+                (None, variable) => {
+                    let name = variable.unwrap_or(id);
+                    if (self.environment.lookup)(name).is_none() {
+                        return Err(self.fail(
+                            node.line,
+                            format!(
+                                "the secret `{}`: the environment variable `{}` is not set",
+                                printable(id),
+                                printable(name)
+                            ),
+                        ));
+                    }
+                    SecretSource::Environment((*name).to_owned())
+                }
+                (Some(_), Some(_)) => return Err(malformed()),
+            };
+            secrets.insert((*id).to_owned(), source);
+        }
+        Ok(secrets)
+    }
+
+    /// `default` for the agent of `SSH_AUTH_SOCK`, or `NAME=SOCKET`.
+    fn agents(&self, node: &Node) -> Result<BTreeMap<String, PathBuf>, Problem> {
+        let mut agents = BTreeMap::new();
+        for text in self.texts(node, "ssh")? {
+            let (id, socket) = match text.split_once('=') {
+                Some((id, socket)) => (id, self.folder.join(socket)),
+                None => (text.as_str(), self.agent_of_the_person(node.line)?),
+            };
+            agents.insert(id.to_owned(), socket);
+        }
+        Ok(agents)
+    }
+
+    fn agent_of_the_person(&self, line: usize) -> Result<PathBuf, Problem> {
+        let socket = (self.environment.lookup)("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
+        socket.map(PathBuf::from).ok_or_else(|| {
+            self.fail(line, "`ssh` asks for your ssh agent, and SSH_AUTH_SOCK names none")
+                .hint("eval \"$(ssh-agent)\" && ssh-add, or name an agent's socket: `ssh: [default=SOCKET]`")
+        })
+    }
+
+    fn additional_contexts(&self, keys: &Layers<'_>) -> Result<BTreeMap<String, NamedContext>, Problem> {
+        let line = keys.last("additional_contexts").map_or(0, |node| node.line);
+        let mut contexts = BTreeMap::new();
+        for (name, text) in self.mapping(keys, "additional_contexts")? {
+            let context = if text.starts_with("docker-image://") {
+                NamedContext::Image(text)
+            } else if text.contains("://") {
+                return Err(self.fail(
+                    line,
+                    format!(
+                        "the additional context `{}` is neither a folder nor docker-image://IMAGE",
+                        printable(&name)
+                    ),
+                ));
+            } else {
+                let path = self.folder.join(&text);
+                if !path.is_dir() {
+                    return Err(self.fail(
+                        line,
+                        format!(
+                            "the additional context `{}`: there is no folder {}",
+                            printable(&name),
+                            self.shown(&path)
+                        ),
+                    ));
+                }
+                NamedContext::Folder(path)
+            };
+            contexts.insert(name, context);
+        }
+        Ok(contexts)
+    }
+}

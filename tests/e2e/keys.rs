@@ -1,0 +1,139 @@
+//! The keys of a build that BuildKit carries out.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use crate::support::{Project, Ran};
+
+fn is_classic() -> bool {
+    env::var("DOCKER_BUILDKIT").is_ok_and(|value| value == "0")
+}
+
+/// Whether the run was refused, as it must be where builds go through the classic builder.
+fn refused_by_classic(project: &Project, key: &str) -> bool {
+    if is_classic() {
+        project
+            .run(&["build"])
+            .ended(2)
+            .says(&["images.yaml:4: ", &format!("`{key}` needs BuildKit")]);
+    }
+    is_classic()
+}
+
+const VALUE: &str = "s3cr3t-value-that-nobody-sees";
+
+/// Every text that a run has written: to its streams, its logs and caches.
+fn everything(ran: &Ran, home: &Path) -> String {
+    fn files(folder: &Path, all: &mut Vec<u8>) {
+        for path in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            if path.is_dir() {
+                files(&path, all);
+            } else {
+                all.extend(fs::read(path).expect("read"));
+            }
+        }
+    }
+    let mut all = Vec::new();
+    files(home, &mut all);
+    format!("{}{}{}", ran.stdout, ran.stderr, String::from_utf8_lossy(&all))
+}
+
+#[test]
+fn secrets_reach_the_build_and_nothing_else() {
+    let project = Project::new("images:\n  api:\n    context: api\n    secrets: ['id=file,src=secret.txt', 'id=variable,env=SECRET']\n")
+        .busybox("api/busybox")
+        .file(
+            "api/Dockerfile",
+            "FROM scratch\nCOPY busybox /busybox\nRUN --mount=type=secret,id=file --mount=type=secret,id=variable [\"/busybox\", \"sh\", \"-c\", \"/busybox cat /run/secrets/file /run/secrets/variable | /busybox wc -c | /busybox grep -x 58\"]\n",
+        )
+        .file("secret.txt", VALUE)
+        .with("SECRET", VALUE);
+    if refused_by_classic(&project, "secrets") {
+        return;
+    }
+    let ran = project.run(&["push-all", "-v", "--no-cache"]).ok();
+    assert!(
+        !everything(&ran, &project.home()).contains(VALUE),
+        "the secret is written somewhere"
+    );
+    assert!(!project.registry.config("kevin-api").to_string().contains(VALUE));
+    let files = project.registry.files("kevin-api");
+    assert!(files.values().all(|file| !String::from_utf8_lossy(&file.content).contains(VALUE)));
+}
+
+/// Copies a program with the libraries that it loads to the places where it looks for them.
+fn copy_program(project: &Project, program: &str, context: &str) {
+    let ran = Ran::of(Command::new("ldd").arg(program).output().expect("ldd runs")).ok();
+    let libraries = ran.stdout.split_whitespace().filter(|word| word.starts_with('/'));
+    for path in libraries.chain([program]) {
+        let copy = project.path(&format!("{context}{path}"));
+        fs::create_dir_all(copy.parent().expect("a parent")).expect("created");
+        fs::copy(path, copy).expect("copied");
+    }
+}
+
+#[test]
+fn the_ssh_agent_is_reached_from_a_build() {
+    let project = Project::new("images:\n  api:\n    context: api\n    ssh: [default]\n").file(
+        "api/Dockerfile",
+        "FROM scratch\nCOPY root/ /\nRUN --mount=type=ssh [\"/usr/bin/ssh-add\", \"-l\"]\n",
+    );
+    let (socket, key) = (
+        project.home().join("agent.sock").display().to_string(),
+        project.home().join("key").display().to_string(),
+    );
+    let mut agent = Command::new("ssh-agent")
+        .args(["-D", "-a", &socket])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("ssh-agent runs");
+    while !Path::new(&socket).exists() {
+        assert!(agent.try_wait().expect("asked").is_none(), "ssh-agent ended");
+        thread::yield_now();
+    }
+    Ran::of(
+        Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "key-of-kevin", "-f", &key])
+            .output()
+            .expect("ssh-keygen runs"),
+    )
+    .ok();
+    Ran::of(
+        Command::new("ssh-add")
+            .arg(&key)
+            .env("SSH_AUTH_SOCK", &socket)
+            .output()
+            .expect("ssh-add runs"),
+    )
+    .ok();
+    copy_program(&project, "/usr/bin/ssh-add", "api/root");
+    let project = project.with("SSH_AUTH_SOCK", socket);
+    if !refused_by_classic(&project, "ssh") {
+        project.run(&["build", "--no-cache"]).ok().says(&["key-of-kevin (ED25519)"]);
+    }
+    agent.kill().and_then(|()| agent.wait()).expect("stopped");
+}
+
+#[test]
+fn what_the_daemon_cannot_do_is_told_before_building() {
+    let project = Project::new("images:\n  api:\n    context: api\n    additional_contexts: { more: more }\n")
+        .file("api/Dockerfile", "FROM scratch\nCOPY --from=more x /x\n")
+        .file("more/x", "from the other folder");
+    if refused_by_classic(&project, "additional_contexts") {
+        return;
+    }
+    let version = project.docker(&["version", "--format", "{{.Server.Version}}"]);
+    let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).expect("a number");
+    if major < 23 {
+        project
+            .run(&["push-all"])
+            .ended(2)
+            .says(&["images.yaml:4: `additional_contexts` needs Docker 23 or later, and the daemon is 20"]);
+    } else {
+        project.run(&["push-all"]).ok();
+        assert_eq!(project.registry.files("kevin-api")["x"].content, b"from the other folder");
+    }
+}
