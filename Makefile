@@ -20,6 +20,10 @@ demo-stop: ## stop what the demo started
 test: ## all tests, against a real Docker daemon and a real registry
 	@tests/provision/test
 
+.PHONY: test-engines
+test-engines: ## the end-to-end tests against a current Docker engine, with either image store
+	@tests/provision/test-engines
+
 .PHONY: test-unit
 test-unit: ## the tests that need only cargo
 	cargo test --locked --lib --test architecture

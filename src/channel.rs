@@ -44,7 +44,11 @@ impl UserName {
         let lower = raw.to_ascii_lowercase();
         let name = lower.split_once('\\').map_or(lower.as_str(), |(_, name)| name);
         let name = name.split_once('@').map_or(name, |(name, _)| name);
-        name.trim_matches(SEPARATORS).parse()
+        let name = name.trim_matches(SEPARATORS);
+        if name.is_empty() {
+            return Err(refused(raw, "nothing is left of it"));
+        }
+        name.parse()
     }
 
     /// # Errors

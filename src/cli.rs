@@ -153,7 +153,7 @@ pub struct Push {
     #[command(flatten)]
     pub variants: Variants,
     /// Answer every question with yes
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = "Run")]
     pub yes: bool,
     #[command(flatten)]
     pub run: Run,

@@ -20,6 +20,7 @@
 //!   channel  reference     names as types that cannot hold an invalid value
 //!   user  credentials  docker_config  endpoint                    facts from outside
 //!   event  problem         what happens; what goes wrong
+//!   machine  atomic        this machine's name; files that are never seen in part
 //! ```
 //!
 //! Data flows one way too: args -> manifest -> channel -> plan -> build -> push -> report.

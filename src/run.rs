@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Error;
 
-use crate::docker::{Built, Busybox, Daemon, Pushed, Recipe};
+use crate::docker::{Addition, Built, Busybox, Daemon, Pushed, Recipe};
 use crate::event::{Event, Events};
 use crate::execute::{self, Limits, Outcome};
 use crate::plan::{Plan, Step, Work};
@@ -75,11 +75,12 @@ impl<'p> Run<'p, '_> {
     }
 
     async fn build_step(&self, step: &Step, label: &str, given: &[Built]) -> Result<Built, Error> {
-        let built = match &step.work {
+        match &step.work {
             Work::Build { build, siblings, external } => {
                 let mut names = BTreeMap::new();
                 for (need, built) in step.needs().into_iter().zip(given) {
-                    names.insert(need, self.daemon.sibling_name(&built.id).await?);
+                    let image = &self.plan.steps[need].image;
+                    names.insert(need, self.daemon.sibling_name(image, &built.id).await?);
                 }
                 let replacements: Vec<_> = siblings
                     .iter()
@@ -87,21 +88,25 @@ impl<'p> Run<'p, '_> {
                     .collect();
                 let recipe = Recipe {
                     build,
+                    reference: &step.reference,
                     dockerfile: &build.dockerfile.parsed.replace(&replacements),
                     external,
                     pull: self.settings.pull,
                     no_cache: self.settings.no_cache,
                 };
-                self.daemon.build(recipe, label, self.events).await?
+                self.daemon.build(recipe, label, self.events).await
             }
             Work::AddUtilities { platform, .. } => {
-                self.daemon
-                    .add_utilities(&given[0].id, &self.settings.utilities[platform], platform, label, self.events)
-                    .await?
+                let addition = Addition {
+                    image: &step.image,
+                    normal: &given[0].id,
+                    busybox: &self.settings.utilities[platform],
+                    platform,
+                    reference: &step.reference,
+                };
+                self.daemon.add_utilities(addition, label, self.events).await
             }
-        };
-        self.daemon.tag(&built.id, &step.reference).await?;
-        Ok(built)
+        }
     }
 
     async fn push(&self, built: &[Outcome<Built>]) -> BTreeMap<usize, Outcome<Pushed>> {

@@ -5,7 +5,7 @@ pub mod dockerignore;
 mod tar;
 mod walk;
 
-pub use tar::{CHANGED, Inline, open, stream};
+pub use tar::{CHANGED, Inline, archive, open, stream};
 pub use walk::{Context, Entry, Kind, walk};
 
 use std::fs;

@@ -96,6 +96,18 @@ impl Write for Chunks {
     }
 }
 
+/// A tar of these files alone.
+///
+/// # Errors
+/// When a name cannot stand in a tar.
+pub fn archive(files: &[Inline]) -> Result<Vec<u8>, Error> {
+    let mut tar = Builder::new(Vec::new());
+    for file in files {
+        append_inline(&mut tar, file)?;
+    }
+    Ok(tar.into_inner()?)
+}
+
 fn write(context: &Context, inline: &[Inline], chunks: &mut Chunks) -> Result<(), Error> {
     let mut tar = Builder::new(chunks);
     let mut seen = HashMap::new();

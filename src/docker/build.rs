@@ -13,7 +13,7 @@ use crate::context::{self, Inline};
 use crate::event::Events;
 use crate::manifest::Build;
 use crate::problem::{Problem, printable};
-use crate::reference::{Digest, Reference};
+use crate::reference::{Digest, ImageName, Reference};
 
 /// Where images stand for the time of a run by names of ours. Docker takes it for a registry on this machine.
 const SIBLINGS: &str = "localhost/lattice-images";
@@ -37,12 +37,24 @@ pub struct Built {
 #[derive(Clone, Copy, Debug)]
 pub struct Recipe<'a> {
     pub build: &'a Build,
+    /// What the image is called in the daemon.
+    pub reference: &'a Reference,
     /// The Dockerfile to build with: siblings stand in it by the names that [`Daemon::sibling_name`] gives.
     pub dockerfile: &'a str,
     /// The images of elsewhere that it resolves.
     pub external: &'a [String],
     pub pull: bool,
     pub no_cache: bool,
+}
+
+/// A build without a context of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InlineBuild<'a> {
+    pub(super) dockerfile: &'a str,
+    /// What it copies from; the Dockerfile is not among them.
+    pub(super) files: &'a [Inline],
+    pub(super) platform: &'a str,
+    pub(super) reference: &'a Reference,
 }
 
 /// The names that this run gave to siblings, to be taken away again at its end.
@@ -77,10 +89,10 @@ impl Daemon {
                 .hint("unset DOCKER_BUILDKIT, or use a daemon with BuildKit (Docker 18.09 or later)"));
             }
             let key = "additional_contexts";
-            if let Some(place) = build.places.get(key).filter(|_| self.engine < NAMED_CONTEXTS_SINCE) {
+            if let Some(place) = build.places.get(key).filter(|_| self.engine.major() < NAMED_CONTEXTS_SINCE) {
                 return Err(Problem::usage(format!(
                     "{place}: `{key}` needs Docker {NAMED_CONTEXTS_SINCE} or later, and the daemon is {}",
-                    self.engine
+                    self.engine.version
                 )));
             }
         }
@@ -109,18 +121,11 @@ impl Daemon {
         self.inspect(id).await
     }
 
-    /// Builds from `inline` files alone, the Dockerfile not among them.
-    pub(super) async fn build_inline(
-        &self,
-        dockerfile: &str,
-        platform: &str,
-        inline: Vec<Inline>,
-        step: &str,
-        events: &Events,
-    ) -> Result<Built, Error> {
+    /// Builds from the files alone that it is given.
+    pub(super) async fn build_inline(&self, build: InlineBuild<'_>, step: &str, events: &Events) -> Result<Built, Error> {
         let id = match &self.builder {
-            Builder::BuildKit(buildkit) => buildkit.build_inline(dockerfile, platform, &inline, step, events).await?,
-            Builder::Classic => self.build_inline_classic(dockerfile, platform, inline, step, events).await?,
+            Builder::BuildKit(buildkit) => buildkit.build_inline(build, step, events).await?,
+            Builder::Classic => self.build_inline_classic(build, step, events).await?,
         };
         self.inspect(id).await
     }
@@ -135,15 +140,15 @@ impl Daemon {
     ///
     /// # Errors
     /// When the daemon does not give the image a name.
-    pub async fn sibling_name(&self, image: &Digest) -> Result<String, Error> {
+    pub async fn sibling_name(&self, image: &ImageName, id: &Digest) -> Result<String, Error> {
         match self.builder {
-            Builder::Classic => Ok(image.to_string()),
+            Builder::Classic => Ok(id.to_string()),
             // BuildKit takes no image's id after FROM
             Builder::BuildKit(_) => {
-                let tag = format!("{}-{}", image.short(), self.siblings.run);
-                let options = TagImageOptionsBuilder::default().repo(SIBLINGS).tag(&tag).build();
-                self.docker.tag_image(image.as_str(), Some(options)).await.map_err(said)?;
-                let name = format!("{SIBLINGS}:{tag}");
+                let (repository, tag) = (format!("{SIBLINGS}/{image}"), format!("{}-{}", id.short(), self.siblings.run));
+                let options = TagImageOptionsBuilder::default().repo(&repository).tag(&tag).build();
+                self.docker.tag_image(id.as_str(), Some(options)).await.map_err(said)?;
+                let name = format!("{repository}:{tag}");
                 self.siblings
                     .given
                     .lock()
@@ -163,16 +168,6 @@ impl Daemon {
                 tracing::debug!("{name} stays in the daemon: {}", said(error));
             }
         }
-    }
-
-    /// # Errors
-    /// When the daemon does not give the image this name.
-    pub async fn tag(&self, id: &Digest, reference: &Reference) -> Result<(), Error> {
-        let options = TagImageOptionsBuilder::default()
-            .repo(reference.repository())
-            .tag(Reference::TAG)
-            .build();
-        self.docker.tag_image(id.as_str(), Some(options)).await.map_err(said)
     }
 
     pub(super) async fn pull(&self, image: &str, platform: &str) -> Result<(), Error> {

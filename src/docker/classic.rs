@@ -12,12 +12,12 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 use tracing::debug;
 
-use super::build::{DOCKER_HUB, Recipe, registry_host};
+use super::build::{DOCKER_HUB, InlineBuild, Recipe, registry_host};
 use super::{Daemon, said};
 use crate::context::{self, Context, Inline, Kind, classic};
 use crate::event::{Event, Events};
 use crate::problem::Problem;
-use crate::reference::Digest;
+use crate::reference::{Digest, Reference};
 
 const DOCKERFILE: &str = "Dockerfile";
 const SET_ID: u32 = 0o6000;
@@ -52,7 +52,7 @@ impl Daemon {
             .target(build.target.as_deref().unwrap_or_default());
         let credentials = self.credentials_of(recipe.external).await?;
         self.send(
-            common(options, &build.platform),
+            common(options, &build.platform, recipe.reference),
             credentials,
             context,
             shipment.inline,
@@ -62,23 +62,24 @@ impl Daemon {
         .await
     }
 
-    pub(super) async fn build_inline_classic(
-        &self,
-        dockerfile: &str,
-        platform: &str,
-        mut inline: Vec<Inline>,
-        step: &str,
-        events: &Events,
-    ) -> Result<Digest, Error> {
-        inline.push(Inline::file(DOCKERFILE, dockerfile.as_bytes(), 0o600));
+    pub(super) async fn build_inline_classic(&self, build: InlineBuild<'_>, step: &str, events: &Events) -> Result<Digest, Error> {
+        let mut inline = build.files.to_vec();
+        inline.push(Inline::file(DOCKERFILE, build.dockerfile.as_bytes(), 0o600));
         let context = Context {
             root: PathBuf::new(),
             entries: Vec::new(),
             notes: Vec::new(),
         };
         let options = BuildImageOptionsBuilder::default().dockerfile(DOCKERFILE);
-        self.send(common(options, platform), HashMap::new(), context, inline, step, events)
-            .await
+        self.send(
+            common(options, build.platform, build.reference),
+            HashMap::new(),
+            context,
+            inline,
+            step,
+            events,
+        )
+        .await
     }
 
     async fn send(
@@ -118,8 +119,8 @@ impl Daemon {
     }
 }
 
-fn common(options: BuildImageOptionsBuilder, platform: &str) -> BuildImageOptions {
-    options.platform(platform).rm(true).forcerm(true).build()
+fn common(options: BuildImageOptionsBuilder, platform: &str, reference: &Reference) -> BuildImageOptions {
+    options.t(&reference.to_string()).platform(platform).rm(true).forcerm(true).build()
 }
 
 /// Passes on what the builder printed; gives the image's id when it is told.

@@ -8,7 +8,7 @@ mod utilities;
 
 pub use build::{Built, Recipe};
 pub use push::Pushed;
-pub use utilities::Busybox;
+pub use utilities::{Addition, Busybox};
 
 use std::io;
 use std::time::Duration;
@@ -36,8 +36,7 @@ pub struct Daemon {
     docker: Docker,
     credentials: Credentials,
     builder: Builder,
-    /// The major number of the engine's version; 0 where it tells none.
-    engine: u32,
+    engine: Engine,
     siblings: SiblingNames,
 }
 
@@ -63,7 +62,7 @@ impl Daemon {
             .map_err(|_| no_daemon(endpoint, &format!("it did not answer within {} s", CONNECT_TIMEOUT.as_secs())))?
             .map_err(|error| unreachable(endpoint, &error))?;
         debug!("the daemon speaks API {}", docker.client_version());
-        let (engine, network) = tokio::join!(engine_version(&docker), default_network(&docker));
+        let (engine, network) = tokio::join!(Engine::of(&docker), default_network(&docker));
         let builder = match choice {
             BuilderChoice::Classic => Builder::Classic,
             BuilderChoice::Best => match BuildKit::connect(endpoint, credentials.clone(), machine, network).await {
@@ -74,7 +73,7 @@ impl Daemon {
                 }
             },
         };
-        let siblings = SiblingNames::new(machine::random());
+        let siblings = SiblingNames::new(machine::random()[..8].to_owned());
         Ok(Self {
             docker,
             credentials,
@@ -110,9 +109,22 @@ impl Daemon {
     }
 }
 
-async fn engine_version(docker: &Docker) -> u32 {
-    let version = docker.version().await.ok().and_then(|version| version.version).unwrap_or_default();
-    version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0)
+/// The engine's version as it tells it, e.g. `20.10.24+dfsg1`.
+struct Engine {
+    version: String,
+}
+
+impl Engine {
+    async fn of(docker: &Docker) -> Self {
+        let version = docker.version().await.ok().and_then(|version| version.version);
+        Self {
+            version: version.map_or_else(|| "of an unknown version".to_owned(), |version| printable(&version)),
+        }
+    }
+
+    fn major(&self) -> u32 {
+        self.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0)
+    }
 }
 
 /// A daemon without a bridge gives its containers no network; its BuildKit has to be told.

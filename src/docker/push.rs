@@ -63,7 +63,7 @@ fn explained(error: BollardError, reference: &Reference, credential: &Credential
     let lower = said.to_lowercase();
     let any = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
     let host = reference.host();
-    let problem = Problem::failed(format!("pushing {reference}: {said}"));
+    let problem = Problem::failed(format!("{reference}: {said}"));
     let anonymous = matches!(credential, Credential::Anonymous);
     if any(&[
         "no such host",

@@ -21,15 +21,17 @@ use elf::endian::AnyEndian;
 use futures_util::StreamExt;
 use tar::EntryType;
 
-use super::build::Built;
+use super::build::{Built, InlineBuild};
 use super::{Daemon, said};
-use crate::context::Inline;
+use crate::context::{self, Inline};
 use crate::event::Events;
 use crate::manifest::{Utilities, UtilitiesSource};
 use crate::problem::{Problem, printable};
-use crate::reference::Digest;
+use crate::reference::{Digest, ImageName, Reference};
 
-const FOLDER: &str = "/busybox";
+/// In the image's root.
+const FOLDER: &str = "busybox";
+const ARCHIVE: &str = "utilities.tar";
 /// Where images keep their busybox.
 const PLACES: [&str; 3] = ["/bin/busybox", "/busybox/busybox", "/busybox"];
 const MAX_BYTES: u64 = 32 << 20;
@@ -37,6 +39,18 @@ const MAX_BYTES: u64 = 32 << 20;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The beginning of busybox' table of applets, which is sorted and parted by NUL.
 const APPLETS_BEGIN: &[u8] = b"\0[\0[[\0";
+
+/// An image that gets utilities.
+#[derive(Clone, Copy, Debug)]
+pub struct Addition<'a> {
+    pub image: &'a ImageName,
+    /// Its normal build.
+    pub normal: &'a Digest,
+    pub busybox: &'a Busybox,
+    pub platform: &'a str,
+    /// What the debug variant is called in the daemon.
+    pub reference: &'a Reference,
+}
 
 /// A static busybox, checked.
 #[derive(Clone, Debug)]
@@ -71,7 +85,7 @@ impl Busybox {
         })
     }
 
-    fn files(&self) -> Vec<Inline> {
+    fn archive(&self) -> Result<Vec<u8>, Error> {
         let entry = |path: String, content: &[u8], mode, kind| Inline {
             path,
             content: content.to_vec(),
@@ -79,14 +93,12 @@ impl Busybox {
             kind,
         };
         let mut files = vec![
-            entry("rootfs".into(), b"", 0o755, EntryType::Directory),
-            entry(format!("rootfs{FOLDER}"), b"", 0o755, EntryType::Directory),
-            entry(format!("rootfs{FOLDER}/busybox"), &self.binary, 0o755, EntryType::Regular),
+            entry(FOLDER.to_owned(), b"", 0o755, EntryType::Directory),
+            entry(format!("{FOLDER}/busybox"), &self.binary, 0o755, EntryType::Regular),
         ];
-        for applet in self.applets.iter().filter(|applet| *applet != "busybox") {
-            files.push(entry(format!("rootfs{FOLDER}/{applet}"), b"busybox", 0o777, EntryType::Symlink));
-        }
-        files
+        let applets = self.applets.iter().filter(|applet| *applet != "busybox");
+        files.extend(applets.map(|applet| entry(format!("{FOLDER}/{applet}"), b"busybox", 0o777, EntryType::Symlink)));
+        context::archive(&files)
     }
 }
 
@@ -164,40 +176,39 @@ impl Daemon {
         Busybox::check(binary, platform).map_err(|why| unusable(why).into())
     }
 
-    /// The debug variant of the image `normal`.
-    ///
     /// # Errors
     /// When the image has a `/busybox` of its own, or triggers that the build would set off.
-    pub async fn add_utilities(
-        &self,
-        normal: &Digest,
-        busybox: &Busybox,
-        platform: &str,
-        step: &str,
-        events: &Events,
-    ) -> Result<Built, Error> {
+    pub async fn add_utilities(&self, addition: Addition<'_>, step: &str, events: &Events) -> Result<Built, Error> {
+        let normal = addition.normal;
         let image = self.docker.inspect_image(normal.as_str()).await.map_err(said)?;
         let config = image.config.unwrap_or_default();
         if config.on_build.is_some_and(|triggers| !triggers.is_empty()) {
             return Err(own_keys("the image has ONBUILD instructions, which adding the utilities would carry out").into());
         }
         if self.has_folder(normal).await? {
-            return Err(own_keys(&format!("the image has a {FOLDER} of its own, where the utilities would go")).into());
+            return Err(own_keys(&format!("the image has a /{FOLDER} of its own, where the utilities would go")).into());
         }
         let own_path = config
             .env
             .unwrap_or_default()
             .into_iter()
             .find_map(|variable| variable.strip_prefix("PATH=").map(str::to_owned));
-        let path = own_path.as_deref().unwrap_or(DEFAULT_PATH);
-        let from = self.sibling_name(normal).await?;
-        let dockerfile = format!("FROM {from}\nCOPY rootfs/ /\nENV PATH=\"{}:{FOLDER}\"\n", quoted(path));
-        self.build_inline(&dockerfile, platform, busybox.files(), step, events).await
+        let path = quoted(own_path.as_deref().unwrap_or(DEFAULT_PATH));
+        let from = self.sibling_name(addition.image, normal).await?;
+        // a tar that is unpacked keeps the time of every folder; BuildKit's COPY gives them that of the build
+        let dockerfile = format!("FROM {from}\nADD {ARCHIVE} /\nENV PATH=\"{path}:/{FOLDER}\"\n");
+        let build = InlineBuild {
+            dockerfile: &dockerfile,
+            files: &[Inline::file(ARCHIVE, &addition.busybox.archive()?, 0o644)],
+            platform: addition.platform,
+            reference: addition.reference,
+        };
+        self.build_inline(build, step, events).await
     }
 
     async fn has_folder(&self, image: &Digest) -> Result<bool, Error> {
         let container = self.container(image.as_str()).await?;
-        let options = ContainerArchiveInfoOptionsBuilder::default().path(FOLDER).build();
+        let options = ContainerArchiveInfoOptionsBuilder::default().path(&format!("/{FOLDER}")).build();
         let found = self.docker.get_container_archive_info(&container, Some(options)).await;
         self.remove(&container).await?;
         match found {

@@ -1,7 +1,7 @@
 //! Reading values out of the tree, each message with its line.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -27,9 +27,11 @@ pub(super) fn shown(path: &Path, current: &Path) -> String {
 }
 
 pub(super) fn read_text(path: &Path, file: &str) -> Result<String, Problem> {
-    let unreadable = |error: std::io::Error| Problem::usage(format!("{file} cannot be read: {error}"));
-    if !path.is_file() {
-        return Err(Problem::usage(format!("there is no file {file}")));
+    let unreadable = |error: io::Error| Problem::usage(format!("{file} cannot be read: {error}"));
+    match path.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Problem::usage(format!("there is no file {file}"))),
+        Ok(metadata) if metadata.is_dir() => return Err(Problem::usage(format!("{file} is a folder, not a file"))),
+        _ => {}
     }
     let mut bytes = Vec::new();
     File::open(path)

@@ -25,12 +25,12 @@ pub fn finish(plan: &Plan, rows: &[Row<'_>], purpose: Purpose, progress: Progres
         Progress::Plain => {
             let cells = rows.iter().map(|row| cells(row, purpose));
             result(table(["image", "result", "digest", "time", "sent"], cells));
-            if rows.iter().any(|row| matches!(row.fate, Fate::Pushed { .. })) {
+            if purpose == Purpose::Publish && rows.iter().all(|row| !row.step.publish || matches!(row.fate, Fate::Pushed { .. })) {
                 result("");
                 plan.channels.iter().for_each(|channel| super::plan::channel(plan, channel));
             }
         }
-        Progress::Quiet => rows.iter().filter_map(quiet_line).for_each(result),
+        Progress::Quiet => rows.iter().filter_map(|row| quiet_line(row, purpose)).for_each(result),
     }
     verdict(rows, purpose)
 }
@@ -77,11 +77,11 @@ fn fate(row: &Row<'_>, purpose: Purpose) -> String {
     }
 }
 
-/// `reference@digest` of what was pushed, the id of what was only built.
-fn quiet_line(row: &Row<'_>) -> Option<String> {
+/// `reference@digest` of what was pushed; of a build that was to stay in the daemon, the image's id.
+fn quiet_line(row: &Row<'_>, purpose: Purpose) -> Option<String> {
     match &row.fate {
         Fate::Pushed { digest, .. } => Some(format!("{}@{digest}", row.step.reference.repository())),
-        Fate::Built { id } if !row.step.publish => Some(id.to_string()),
+        Fate::Built { id } if purpose == Purpose::Build => Some(id.to_string()),
         _ => None,
     }
 }

@@ -84,6 +84,19 @@ fn it_is_the_same_again() {
 }
 
 #[test]
+fn every_image_gets_the_same_layer() {
+    let project = Project::new(&format!(
+        "{UTILITIES}images:\n  api: {{ context: api }}\n  web: {{ context: web }}\n"
+    ))
+    .busybox("busybox")
+    .file("api/Dockerfile", "FROM scratch\nCOPY Dockerfile /api\n")
+    .file("web/Dockerfile", "FROM scratch\nCOPY Dockerfile /web\n");
+    project.run(&["push-all", "--debug", "--no-cache"]).ok();
+    let last = |image: &str| project.registry.layers(image).pop().expect("a layer");
+    assert_eq!(last("kevin-debug-api"), last("kevin-debug-web"));
+}
+
+#[test]
 fn debug_keys_of_its_own_replace_it() {
     let project = project(
         "FROM scratch AS normal\nCOPY data /normal\nFROM scratch AS debug\nCOPY data /debug\n",

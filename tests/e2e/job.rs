@@ -51,6 +51,15 @@ fn quiet_prints_reference_and_digest_and_nothing_else() {
     let digest = project.registry.digest("kevin-api").expect("pushed");
     assert_eq!(ran.stdout, format!("{}/kevin-api@{digest}\n", project.registry));
     assert_eq!(ran.stderr, "");
+    project.write(
+        "images.yaml",
+        "images:\n  api: { context: api }\n  base: { context: api, push: false }\n",
+    );
+    assert_eq!(
+        project.run(&["push-all", "-q"]).ok().stdout.lines().count(),
+        1,
+        "what is not pushed has no reference"
+    );
 }
 
 #[test]

@@ -50,9 +50,10 @@ fn only_what_changed_travels() {
         );
         return;
     }
-    assert_eq!(sent(&project.run(&["build", "-v"]).ok()), 0);
+    // newer engines take the Dockerfile anew each time
+    assert!(sent(&project.run(&["build", "-v"]).ok()) < 1_000);
     project.write("api/f7", vec![99; 100_000]);
-    assert_eq!(sent(&project.run(&["build", "-v"]).ok()), 100_000);
+    assert!((100_000..101_000).contains(&sent(&project.run(&["build", "-v"]).ok())));
 }
 
 #[test]
@@ -77,5 +78,5 @@ fn no_name_of_ours_is_left_in_the_daemon() {
         "{{.RepoTags}}",
         &format!("{}/kevin-base", project.registry),
     ]);
-    assert!(!id.contains("localhost/lattice-images"), "{id}");
+    assert!(id.contains("kevin-base") && !id.contains("localhost/lattice-images"), "{id}");
 }

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tonic::transport::{Channel, Endpoint as Target, Uri};
 use tracing::debug;
 
-use super::build::Recipe;
+use super::build::{InlineBuild, Recipe};
 use crate::context::{self, Context, Inline};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
@@ -33,6 +33,7 @@ use session::{Offer, Session};
 const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
 const DOCKERFILE_NAME: &str = "Dockerfile";
+const TRIES: u32 = 3;
 
 /// A BuildKit that has answered.
 #[derive(Clone)]
@@ -92,19 +93,11 @@ impl BuildKit {
         self.solve(solve, step, events).await
     }
 
-    /// Builds from `inline` files alone.
-    pub(super) async fn build_inline(
-        &self,
-        dockerfile: &str,
-        platform: &str,
-        inline: &[Inline],
-        step: &str,
-        events: &Events,
-    ) -> Result<Digest, Error> {
+    pub(super) async fn build_inline(&self, build: InlineBuild<'_>, step: &str, events: &Events) -> Result<Digest, Error> {
         let solve = Solve {
-            request: request::of_platform(platform),
-            folders: vec![(CONTEXT.to_owned(), Folder::of_inline(inline))],
-            dockerfile,
+            request: request::of_platform(build.platform, build.reference),
+            folders: vec![(CONTEXT.to_owned(), Folder::of_inline(build.files))],
+            dockerfile: build.dockerfile,
             shared: "inline",
             secrets: BTreeMap::new(),
             agents: BTreeMap::new(),
@@ -115,26 +108,43 @@ impl BuildKit {
     async fn solve(&self, mut solve: Solve<'_>, step: &str, events: &Events) -> Result<Digest, Error> {
         let dockerfile = Inline::file(DOCKERFILE_NAME, solve.dockerfile.as_bytes(), 0o644);
         solve.folders.push((DOCKERFILE.to_owned(), Folder::of_inline(&[dockerfile])));
-        let files = Files::new(solve.folders);
+        let files = Files::new(std::mem::take(&mut solve.folders));
+        let mut tries_left = TRIES;
+        loop {
+            let solved = self.solve_once(&solve, files.clone(), step, events).await;
+            debug!("{step}: {} bytes of context sent", files.sent());
+            tries_left -= 1;
+            match (files.failure(), solved) {
+                // a context that broke off is the cause, whatever the builder made of it
+                (Some(failure), _) => return Err(failure),
+                (None, Err(error)) if tries_left > 0 && is_race(&error) => debug!("{step}: trying again: {error:#}"),
+                (None, solved) => return solved,
+            }
+        }
+    }
+
+    async fn solve_once(&self, solve: &Solve<'_>, files: Files, step: &str, events: &Events) -> Result<Digest, Error> {
         let shared_key = format!("{:x}", Sha256::digest(format!("{}\n{}", self.machine, solve.shared)));
         let offer = Offer {
-            files: files.clone(),
+            files,
             credentials: self.credentials.clone(),
-            secrets: Given(solve.secrets),
-            agents: Agents(solve.agents),
+            secrets: Given(solve.secrets.clone()),
+            agents: Agents(solve.agents.clone()),
         };
         let session = Session::open(&self.endpoint, machine::random(), shared_key, offer).await?;
         let request = SolveRequest {
             r#ref: machine::random(),
             session: session.id.clone(),
-            ..solve.request
+            ..solve.request.clone()
         };
-        let solved = solve::solve(self.client.clone(), request, step, events).await;
-        drop(session);
-        debug!("{step}: {} bytes of context sent", files.sent());
-        // a context that broke off is the cause, whatever the builder made of it
-        files.failure().map_or(solved, Err)
+        solve::solve(self.client.clone(), request, step, events).await
     }
+}
+
+/// Parallel builds that share layers get in each other's way in the containerd image store of engine 28; the same build succeeds when it is tried again.
+fn is_race(error: &Error) -> bool {
+    let message = format!("{error:#}");
+    message.contains("failed to prepare extraction snapshot") || (message.contains("parent snapshot") && message.contains("does not exist"))
 }
 
 struct Solve<'a> {

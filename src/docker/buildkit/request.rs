@@ -7,6 +7,7 @@ use bollard::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry, SolveRequest}
 use super::super::build::Recipe;
 use super::DOCKERFILE_NAME;
 use crate::manifest::NamedContext;
+use crate::reference::Reference;
 
 const FRONTEND: &str = "dockerfile.v0";
 /// Into the daemon's own image store.
@@ -17,7 +18,7 @@ const HOST_NETWORK: &str = "host";
 pub(super) fn of_recipe(recipe: Recipe<'_>, network: Option<&str>) -> SolveRequest {
     let build = recipe.build;
     let network = build.network.as_deref().filter(|network| *network != "default").or(network);
-    let mut request = of_platform(&build.platform);
+    let mut request = of_platform(&build.platform, recipe.reference);
     let mut set = |key: String, value: &str| request.frontend_attrs.insert(key, value.to_owned());
     if let Some(target) = &build.target {
         set("target".to_owned(), target);
@@ -51,12 +52,14 @@ pub(super) fn of_recipe(recipe: Recipe<'_>, network: Option<&str>) -> SolveReque
     request
 }
 
-pub(super) fn of_platform(platform: &str) -> SolveRequest {
+pub(super) fn of_platform(platform: &str, reference: &Reference) -> SolveRequest {
     let attributes = [("filename", DOCKERFILE_NAME), ("platform", platform)];
     SolveRequest {
         frontend: FRONTEND.to_owned(),
         frontend_attrs: attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         exporter_deprecated: EXPORTER.to_owned(),
+        // without a name, equal images of builds at the same time get in each other's way in the containerd store
+        exporter_attrs_deprecated: [("name".to_owned(), reference.to_string())].into(),
         ..SolveRequest::default()
     }
 }
