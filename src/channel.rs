@@ -242,7 +242,7 @@ mod tests {
         let mut all: Vec<_> = channels.iter().map(|channel| format!("{registry}/{channel}")).collect();
         for channel in &channels {
             for image in images() {
-                all.push(channel.reference(&registry, &image).expect("short").repository().to_owned());
+                all.push(channel.reference(&registry, &image).expect("short").repository().clone());
             }
         }
         all

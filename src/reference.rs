@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 
 use regex::Regex;
+use sha2::{Digest as _, Sha256};
 
 use crate::problem::{Problem, printable};
 
@@ -19,6 +20,7 @@ static HOST: LazyLock<Regex> = LazyLock::new(|| {
         r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?",
     )
 });
+static TAG: LazyLock<Regex> = LazyLock::new(|| anchored("[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"));
 static DIGEST: LazyLock<Regex> = LazyLock::new(|| anchored("sha256:[0-9a-f]{64}"));
 
 fn anchored(pattern: &str) -> Regex {
@@ -80,22 +82,20 @@ impl Registry {
         &self.host
     }
 
+    /// The repository `name` in this registry.
+    ///
+    /// # Errors
+    /// When its name is longer than 255 bytes.
+    pub fn repository(&self, name: &str) -> Result<Repository, Problem> {
+        Repository::new(&self.host, format!("{self}/{name}"))
+    }
+
     /// The repository `name` in this registry, with the tag `latest`.
     ///
     /// # Errors
-    /// When the repository's name is longer than 255 bytes.
+    /// When its name is longer than 255 bytes.
     pub fn reference(&self, name: &str) -> Result<Reference, Problem> {
-        let repository = format!("{self}/{name}");
-        if repository.len() > MAX_REPOSITORY_BYTES {
-            return Err(Problem::usage(format!(
-                "`{repository}` has {} bytes; a registry allows {MAX_REPOSITORY_BYTES}",
-                repository.len()
-            )));
-        }
-        Ok(Reference {
-            host: self.host.clone(),
-            repository,
-        })
+        Ok(self.repository(name)?.tagged(Tag::latest()))
     }
 }
 
@@ -136,31 +136,132 @@ impl fmt::Display for Registry {
     }
 }
 
-/// A repository of a registry with its tag `latest`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Reference {
-    host: String,
-    repository: String,
+/// A repository of a registry: its host, and its path there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Repository {
+    name: String,
+    host_bytes: usize,
 }
 
-impl Reference {
-    pub const TAG: &str = "latest";
+impl Repository {
+    fn new(host: &str, name: String) -> Result<Self, Problem> {
+        if name.len() > MAX_REPOSITORY_BYTES {
+            return Err(Problem::usage(format!(
+                "`{name}` has {} bytes; a registry allows {MAX_REPOSITORY_BYTES}",
+                name.len()
+            )));
+        }
+        Ok(Self {
+            name,
+            host_bytes: host.len(),
+        })
+    }
 
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        &self.name[..self.host_bytes]
     }
 
-    /// Host and path, without the tag.
+    /// The part after the host, e.g. `lattice-dev/stable-envoy-prepare`.
     #[must_use]
-    pub fn repository(&self) -> &str {
+    pub fn path(&self) -> &str {
+        &self.name[self.host_bytes + 1..]
+    }
+
+    /// Host and path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    #[must_use]
+    pub fn tagged(&self, tag: Tag) -> Reference {
+        Reference {
+            repository: self.clone(),
+            tag,
+        }
+    }
+}
+
+impl FromStr for Repository {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let registry: Registry = text.parse()?;
+        if registry.path.is_empty() {
+            return Err(Problem::usage(format!("`{registry}` is a registry, not a repository of one")));
+        }
+        Self::new(&registry.host, registry.to_string())
+    }
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.name)
+    }
+}
+
+/// A name for a manifest in a repository: `latest`, `record`, `in-<fingerprint>`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(String);
+
+impl Tag {
+    #[must_use]
+    pub fn latest() -> Self {
+        Self("latest".to_owned())
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Tag {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        if TAG.is_match(text) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Problem::usage(format!("`{}` cannot be a tag", printable(text)))
+            .hint("letters, digits, `_`, `.` and `-`, at most 128, the first none of `.` and `-`"))
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A repository and a tag.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reference {
+    repository: Repository,
+    tag: Tag,
+}
+
+impl Reference {
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.repository.host()
+    }
+
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
         &self.repository
+    }
+
+    #[must_use]
+    pub fn tag(&self) -> &Tag {
+        &self.tag
     }
 }
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.repository, Self::TAG)
+        write!(f, "{}:{}", self.repository, self.tag)
     }
 }
 
@@ -169,6 +270,17 @@ impl fmt::Display for Reference {
 pub struct Digest(String);
 
 impl Digest {
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self::finish(Sha256::new_with_prefix(bytes))
+    }
+
+    /// Of all that `hasher` was given.
+    #[must_use]
+    pub fn finish(hasher: Sha256) -> Self {
+        Self(format!("sha256:{:x}", hasher.finalize()))
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -259,11 +371,32 @@ mod tests {
     }
 
     #[test]
+    fn repositories() {
+        let repository = Repository::from_str("127.0.0.1:5000/a/b").expect("valid");
+        assert_eq!((repository.host(), repository.path()), ("127.0.0.1:5000", "a/b"));
+        assert_eq!(repository.tagged(Tag::latest()).to_string(), "127.0.0.1:5000/a/b:latest");
+        for bad in ["gcr.io", "debian", "gcr.io/A", "gcr.io/a:b", "gcr.io/a/../b"] {
+            assert!(Repository::from_str(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tags() {
+        for good in ["latest", "in-0a", "_x", "A.b-C", &"a".repeat(128)] {
+            assert_eq!(Tag::from_str(good).expect(good).as_str(), good);
+        }
+        for bad in ["", ".a", "-a", "a/b", "a:b", "é", "a\n", &"a".repeat(129)] {
+            assert!(Tag::from_str(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn digests() {
         let text = format!("sha256:{}", "0123456789abcdef".repeat(4));
         let digest = Digest::from_str(&text).expect("valid");
         assert_eq!(digest.short(), "0123456789ab");
         assert!(Digest::from_str(&text.to_uppercase()).is_err());
         assert!(Digest::from_str(&text[..70]).is_err());
+        assert_eq!(Digest::of(b"").short(), "e3b0c44298fc");
     }
 }

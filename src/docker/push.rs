@@ -26,8 +26,8 @@ impl Daemon {
     /// What the registry or the daemon said, with what to do where that is known. Failures come under HTTP 200 as well.
     pub async fn push(&self, reference: &Reference) -> Result<Pushed, Error> {
         let (credential, sent) = self.credentials(reference.host()).await?;
-        let options = PushImageOptionsBuilder::default().tag(Reference::TAG).build();
-        let mut answers = self.docker.push_image(reference.repository(), Some(options), Some(sent));
+        let options = PushImageOptionsBuilder::default().tag(reference.tag().as_str()).build();
+        let mut answers = self.docker.push_image(reference.repository().as_str(), Some(options), Some(sent));
         let mut digest = None;
         // the daemon's progress names no layer here, but each has a size of its own
         let mut uploads: BTreeMap<i64, i64> = BTreeMap::new();
@@ -104,7 +104,7 @@ fn explained(error: BollardError, reference: &Reference, credential: &Credential
             ))
             .into()
     } else if any(&["denied", "forbidden", "403"]) {
-        problem.hint(forbidden_hint(host, reference.repository())).into()
+        problem.hint(forbidden_hint(host, reference.repository().as_str())).into()
     } else if any(&["server gave http response to https client"]) {
         problem
             .hint(format!(
