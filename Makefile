@@ -14,6 +14,7 @@ demo: ## build the shipped images and push them to a registry on this machine
 
 .PHONY: demo-stop
 demo-stop: ## stop what the demo started
+	@[ -d target/demo ] || echo 'no demo is up' >&2
 	@tests/provision/down target/demo
 
 .PHONY: test
@@ -21,7 +22,7 @@ test: ## all tests, against a real Docker daemon and a real registry
 	@tests/provision/test
 
 .PHONY: test-engines
-test-engines: ## the end-to-end tests against a current Docker engine, with either image store
+test-engines: ## the end-to-end tests against a current Docker engine, with either image store, and its BuildKit alone
 	@tests/provision/test-engines
 
 .PHONY: test-unit
@@ -40,27 +41,28 @@ advisories: ## known vulnerabilities of the dependencies (needs the internet)
 bases: ## fetch what the shipped base images are made of
 	@images/fetch-bases
 
-# each pushes both variants, as it always has; FLAGS=... is passed on
+# each pushes both variants, as it always has; FLAGS=... is passed on; a dry run (FLAGS=-n) fetches nothing
+fetched = $(if $(filter -n% --dry-run,$(FLAGS)),,bases)
 
 .PHONY: docker.push-all-user docker.push-all-images-user
-docker.push-all-user: bases ## all images to the user's channel
+docker.push-all-user: $(fetched) ## all images to the user's channel
 	$(lattice_images) push-all --with-debug $(FLAGS)
 docker.push-all-images-user: docker.push-all-user
 
 .PHONY: docker.push-all-stable docker.push-all-images-stable
-docker.push-all-stable: bases ## all images to the stable channel
+docker.push-all-stable: $(fetched) ## all images to the stable channel
 	$(lattice_images) push-all --stable --with-debug $(FLAGS)
 docker.push-all-images-stable: docker.push-all-stable
 
 .PHONY: docker.push-image-user docker.push-image-stable
-docker.push-image-user: image-is-named bases ## one image (IMAGE=...) to the user's channel
+docker.push-image-user: image-is-named $(fetched) ## one image (IMAGE=...) to the user's channel
 	$(lattice_images) push-image --with-debug $(FLAGS) $(IMAGE)
-docker.push-image-stable: image-is-named bases ## one image (IMAGE=...) to the stable channel
+docker.push-image-stable: image-is-named $(fetched) ## one image (IMAGE=...) to the stable channel
 	$(lattice_images) push-image --stable --with-debug $(FLAGS) $(IMAGE)
 
-docker.push-image-user-%: bases
+docker.push-image-user-%: $(fetched)
 	$(lattice_images) push-image --with-debug $(FLAGS) $*
-docker.push-image-stable-%: bases
+docker.push-image-stable-%: $(fetched)
 	$(lattice_images) push-image --stable --with-debug $(FLAGS) $*
 
 .PHONY: image-is-named

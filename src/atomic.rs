@@ -4,12 +4,15 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 /// # Errors
 /// When the file cannot be written beside its place, or not put there.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    static WRITES: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-    name.push(format!(".{}", process::id()));
+    name.push(format!(".{}-{}", process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
     let beside = path.with_file_name(name);
     let written = File::create(&beside)
         .and_then(|mut file| file.write_all(content))
@@ -18,4 +21,23 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&beside);
     }
     written
+}
+
+/// Removes the oldest files of a folder until `most` are left. What is in the way stays.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn keep_newest(folder: &Path, most: usize) -> io::Result<()> {
+    let mut files: Vec<_> = fs::read_dir(folder)?
+        .flatten()
+        .map(|entry| {
+            let written = entry.metadata().and_then(|metadata| metadata.modified());
+            (written.unwrap_or(SystemTime::UNIX_EPOCH), entry.path())
+        })
+        .collect();
+    files.sort();
+    for (_, path) in &files[..files.len().saturating_sub(most)] {
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
 }

@@ -127,6 +127,21 @@ impl ChannelName {
         self.variant
     }
 
+    #[must_use]
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// The channel of the same owner with the other variant.
+    #[must_use]
+    pub fn other_variant(&self) -> Self {
+        let variant = match self.variant {
+            Variant::Normal => Variant::Debug,
+            Variant::Debug => Variant::Normal,
+        };
+        self.owner.channel(variant)
+    }
+
     /// What a consumer puts before an image's name, e.g. `kevinrosendahl-debug-`.
     #[must_use]
     pub fn prefix(&self) -> String {
@@ -137,6 +152,23 @@ impl ChannelName {
     /// When the name is longer than a registry allows.
     pub fn reference(&self, registry: &Registry, image: &ImageName) -> Result<Reference, Problem> {
         registry.reference(&format!("{self}-{image}"))
+    }
+}
+
+impl FromStr for ChannelName {
+    type Err = Problem;
+
+    fn from_str(name: &str) -> Result<Self, Problem> {
+        let (owner, variant) = match name.strip_suffix(DEBUG_SUFFIX) {
+            Some(owner) => (owner, Variant::Debug),
+            None => (name, Variant::Normal),
+        };
+        let owner = if owner == STABLE {
+            Owner::Stable
+        } else {
+            Owner::User(owner.parse()?)
+        };
+        Ok(owner.channel(variant))
     }
 }
 
@@ -242,7 +274,7 @@ mod tests {
         let mut all: Vec<_> = channels.iter().map(|channel| format!("{registry}/{channel}")).collect();
         for channel in &channels {
             for image in images() {
-                all.push(channel.reference(&registry, &image).expect("short").repository().clone());
+                all.push(channel.reference(&registry, &image).expect("short").repository().to_string());
             }
         }
         all

@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::manifest::DEFAULT_REGISTRY;
 
-const EXIT_CODES: &str = "\
+const AFTER_HELP: &str = "\
+The Docker daemon is the one that `docker` talks to: DOCKER_HOST, DOCKER_CONTEXT, docker context use.
 Exit codes: 0 done, 1 failed, 2 wrong usage or manifest, 130 interrupted.
 Results go to stdout, everything else to stderr.";
 
@@ -23,7 +24,8 @@ When one fails, nothing is pushed.";
 
 const PUSH_IMAGE_EXAMPLES: &str = "\
 Examples:
-  lattice-images push-image envoy-prepare
+  lattice-images push-image envoy-prepare                   to your own channel
+  lattice-images push-image envoy-prepare --with-debug      and its debug variant
   lattice-images push-image envoy-prepare lattice-cli-admin --debug
 
 What an image is FROM is built first where it is an image of the manifest too; only the named images are pushed.";
@@ -33,18 +35,38 @@ Examples:
   lattice-images build                          every image of the manifest
   lattice-images build envoy-prepare --debug
 
-Each image ends in the daemon as `<registry>/<channel>-<image>:latest`; nothing leaves the machine.";
+Each image ends in the daemon as `<registry>/<channel>-<image>:latest`; nothing leaves the machine.
+A builder elsewhere (--builder) keeps the results in its cache.";
 
 const CHANNELS_EXAMPLES: &str = "\
 Examples:
-  lattice-images channels                       name, prefix and an image of each of your four channels
+  lattice-images channels                       your four channels, with an image of each
   eval \"$(lattice-images channels env --debug)\"
   env $(lattice-images channels env) npm start
-  lattice-cli $(lattice-images channels backend-vars) ...";
+  lattice-cli $(lattice-images channels backend-vars) ...
+  lattice-images channels show stable           what is in it, from which commits, and who published it
+  lattice-images channels diff                  your own channel against stable
+  lattice-images channels copy stable           your channel becomes what stable is, by digest
+  lattice-images channels rollback stable       to the record before";
+
+const ENV_EXAMPLES: &str = "\
+Examples:
+  eval \"$(lattice-images channels env --debug)\"
+  export $(lattice-images channels env --stable)
+  env $(lattice-images channels env) npm start
+
+A manifest is not needed; where there is one, only its images' names are read.";
+
+const BACKEND_VARS_EXAMPLES: &str = "\
+Examples:
+  lattice-cli $(lattice-images channels backend-vars) ...
+  lattice-cli $(lattice-images channels backend-vars --stable --registry gcr.io/lattice-dev) ...
+
+A manifest is not needed; where there is one, only its registry and its images' names are read.";
 
 /// Build a team's set of Docker images and publish the set to a channel
 #[derive(Debug, Parser)]
-#[command(name = "lattice-images", version, after_help = EXIT_CODES, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "lattice-images", version, after_help = AFTER_HELP, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -56,7 +78,7 @@ pub struct Cli {
 pub enum Command {
     /// Build and push every image of the manifest
     ///
-    /// Builds every image of `images.yaml` with the Docker daemon, in the order of what they are FROM, and pushes
+    /// Builds every image of `images.yaml` with the Docker daemon, or with --builder elsewhere, in the order of what they are FROM, and pushes
     /// them to `<registry>/<channel>-<image>:latest`.
     #[command(after_help = PUSH_ALL_EXAMPLES)]
     PushAll(Push),
@@ -69,7 +91,7 @@ pub enum Command {
         #[command(flatten)]
         push: Push,
     },
-    /// Build into the daemon only, push nothing
+    /// Build only, into the daemon; push nothing
     #[command(after_help = BUILD_EXAMPLES)]
     Build {
         /// Images of the manifest; none: all
@@ -80,7 +102,17 @@ pub enum Command {
         #[command(flatten)]
         run: Run,
     },
-    /// Show your four channels, or what a consumer of one is given
+    /// Show which images of your channel differ from this checkout; with -v, why
+    ///
+    /// Exit codes: 0 nothing differs, 1 something does, 2 it could not be told.
+    Status {
+        #[command(flatten)]
+        variants: Variants,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show your four channels, look into them, copy them, go back
     #[command(after_help = CHANNELS_EXAMPLES)]
     Channels {
         #[command(subcommand)]
@@ -91,9 +123,94 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum Channels {
     /// Print `LATTICE_CONTAINER_REPO_PREFIX=<prefix>`, right in `eval`, `export $(...)` and `env $(...) COMMAND`
+    #[command(after_help = ENV_EXAMPLES)]
     Env(Selection),
     /// Print the two `--backend-var` of the admin CLI, right in `$(...)`
+    #[command(after_help = BACKEND_VARS_EXAMPLES)]
     BackendVars(Selection),
+    /// Show every channel of the registry
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what is in a channel: digests, fingerprints, revisions, who published it and when
+    Show {
+        /// For example `stable` or `kevinrosendahl-debug` [default: your own]
+        channel: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the records of a channel, the newest first
+    History {
+        /// [default: your own]
+        channel: Option<String>,
+        /// How many records
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how two channels differ, image by image, and the commits between them
+    ///
+    /// Exit codes: 0 they are the same, 1 they differ, 2 it could not be told.
+    Diff {
+        /// [default: your own]
+        #[arg(value_name = "A")]
+        left: Option<String>,
+        /// [default: stable]
+        #[arg(value_name = "B")]
+        right: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Publish the images of one channel as another, by digest: nothing is built
+    #[command(visible_alias = "promote")]
+    Copy {
+        from: String,
+        /// [default: your own]
+        to: Option<String>,
+        /// Answer every question with yes
+        #[arg(short, long)]
+        yes: bool,
+        /// Publish `stable` though what is copied is not what it is built from
+        #[arg(long)]
+        override_stable_guard: bool,
+    },
+    /// Make a channel what an earlier record says
+    Rollback {
+        channel: String,
+        /// The number of the record [default: the one before]
+        #[arg(long, value_name = "N")]
+        to: Option<u64>,
+        /// Answer every question with yes
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Remove images that the manifest no longer has, and what no recent record names
+    Clean {
+        /// [default: your own]
+        channel: Option<String>,
+        /// How many records are kept, with all that they name
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        keep: usize,
+        /// Only show what would be removed
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Answer every question with yes
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Delete a channel with all of its images and records
+    Delete {
+        channel: String,
+        /// Answer every question with yes
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 /// What every command takes.
@@ -155,6 +272,12 @@ pub struct Push {
     /// Answer every question with yes
     #[arg(short, long, help_heading = "Run")]
     pub yes: bool,
+    /// Build and push even what is unchanged
+    #[arg(long, help_heading = "Run")]
+    pub force: bool,
+    /// Publish `stable` though the checkout is not what it is built from
+    #[arg(long, help_heading = "Run", requires = "stable")]
+    pub override_stable_guard: bool,
     #[command(flatten)]
     pub run: Run,
 }
@@ -166,7 +289,7 @@ pub struct Run {
     /// How many images are built or pushed at once [default: the number of cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
-    /// Print the plan; ask neither daemon nor registry
+    /// Print the plan; ask neither builder nor registry
     #[arg(short = 'n', long)]
     pub dry_run: bool,
     /// Fetch the images that a build is FROM, even if the daemon has them
@@ -175,13 +298,20 @@ pub struct Run {
     /// Build without the builder's cache
     #[arg(long)]
     pub no_cache: bool,
+    /// Build with a `BuildKit` elsewhere: an address, or the name of a buildx builder; several share the work
+    ///
+    /// `tcp://HOST:PORT` (for TLS with ,cacert=FILE,cert=FILE,key=FILE behind it), `unix://SOCKET`, `docker-container://NAME`,
+    /// or what `docker buildx ls` shows. Several are parted by commas, or the option is repeated. `default` is the
+    /// Docker daemon. Without it `LATTICE_IMAGES_BUILDER`, `BUILDX_BUILDER`, or `builder` of the manifest.
+    #[arg(long, value_name = "BUILDER")]
+    pub builder: Vec<String>,
     /// Stop at the first failure
     #[arg(long)]
     pub fail_fast: bool,
-    /// What is shown while it runs
-    #[arg(long, value_enum, value_name = "KIND", default_value_t = Progress::Plain)]
+    /// What is shown while it runs, on stderr
+    #[arg(long, value_enum, value_name = "KIND", default_value_t = Progress::Auto)]
     pub progress: Progress,
-    /// The same as --progress quiet: one `reference@digest` a line
+    /// The same as --progress quiet: one `reference@digest` a line, or the id of what is only built
     #[arg(short, long)]
     pub quiet: bool,
     /// Write what came of each image to FILE, as JSON
@@ -191,9 +321,15 @@ pub struct Run {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Progress {
-    /// Lines, each with its image before it
+    /// tty at a terminal, else plain; plain also with CI set, TERM=dumb, or -v
+    Auto,
+    /// A line an image, redrawn in place
+    Tty,
+    /// Lines, each with its image before it; in GitHub Actions a group an image, and errors as annotations
     Plain,
-    /// Nothing but failures
+    /// One JSON object a line, as docs/progress.md describes them
+    Json,
+    /// Nothing but failures; results as one `reference@digest` a line
     Quiet,
 }
 

@@ -528,7 +528,9 @@ impl CredentialError {
             CredentialProblem::HelperFailed { helper, .. } if helper == "docker-credential-gcr" => {
                 // it reads its own store and application default credentials, not gcloud's login
                 format!(
-                    "{}; docker-credential-gcr takes gcloud's login only after `docker-credential-gcr config --token-source=gcloud`, and has one of its own, `docker-credential-gcr gcr-login`",
+                    "{}\n\
+                     docker-credential-gcr takes gcloud's login only after `docker-credential-gcr config --token-source=gcloud`\n\
+                     or log in to it alone: `docker-credential-gcr gcr-login`",
                     missing_credential_hint(host)
                 )
             }
@@ -575,25 +577,50 @@ pub fn missing_credential_hint(host: &str) -> String {
         (String::new(), String::new())
     };
     format!(
-        "log in with `gcloud auth login`, then `gcloud components install docker-credential-gcr` and `docker-credential-gcr configure-docker{registries}` (or `gcloud auth configure-docker{registry}`)"
+        "log in with `gcloud auth login`, then let Docker use that: `gcloud auth configure-docker{registry}`\n\
+         or, with Google's own helper: `gcloud components install docker-credential-gcr`, `docker-credential-gcr configure-docker{registries}`"
     )
+}
+
+/// What to do when the registry does not know the person by this credential, or lack of one.
+#[must_use]
+pub fn unauthorized_hint(host: &str, credential: &Credential) -> String {
+    match credential {
+        Credential::Anonymous => missing_credential_hint(host),
+        _ => format!(
+            "the registry does not accept the credentials that Docker has for {host}: {}",
+            docker_login(host)
+        ),
+    }
+}
+
+/// What somebody lacks the right to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    Pull,
+    Push,
 }
 
 /// Whom to ask when the registry knows the person and says 403. `repository` is with or without
 /// the host: `gcr.io/lattice-dev/stable-envoy-prepare`.
 #[must_use]
-pub fn forbidden_hint(host: &str, repository: &str) -> String {
+pub fn forbidden_hint(host: &str, repository: &str, right: Right) -> String {
     let path = repository.strip_prefix(host);
     let repository = path.and_then(|path| path.strip_prefix('/')).unwrap_or(repository);
     if !is_google(host) {
         return format!(
-            "ask whoever administers {host} for the right to push to {repository}, or log in as somebody who has it: `{}`",
+            "ask whoever administers {host} for the right to {}{repository}, or log in as somebody who has it: `{}`",
+            if right == Right::Push { "push to " } else { "pull from " },
             docker_login(host)
         );
     }
     let project = google_project(repository);
+    let role = match right {
+        Right::Pull => "roles/artifactregistry.reader",
+        Right::Push => "roles/artifactregistry.writer (the first push to gcr.io needs roles/artifactregistry.createOnPushWriter)",
+    };
     format!(
-        "ask whoever administers the Google Cloud project {project} for the role roles/artifactregistry.writer (the first push to gcr.io needs roles/artifactregistry.createOnPushWriter); `gcloud auth list` shows as whom you are logged in"
+        "ask whoever administers the Google Cloud project {project} for the role {role}; `gcloud auth list` shows as whom you are logged in"
     )
 }
 
@@ -1028,7 +1055,8 @@ mod tests {
         for host in ["gcr.io", "eu.gcr.io"] {
             assert_eq!(
                 missing_credential_hint(host),
-                "log in with `gcloud auth login`, then `gcloud components install docker-credential-gcr` and `docker-credential-gcr configure-docker` (or `gcloud auth configure-docker`)"
+                "log in with `gcloud auth login`, then let Docker use that: `gcloud auth configure-docker`\n\
+                 or, with Google's own helper: `gcloud components install docker-credential-gcr`, `docker-credential-gcr configure-docker`"
             );
         }
         let hint = missing_credential_hint("us-docker.pkg.dev");
@@ -1040,13 +1068,13 @@ mod tests {
 
     #[test]
     fn a_refusal_says_whom_to_ask() {
-        let hint = forbidden_hint("gcr.io", "gcr.io/lattice-dev/stable-envoy-prepare");
-        let without_host = forbidden_hint("gcr.io", "lattice-dev/stable-envoy-prepare");
+        let hint = forbidden_hint("gcr.io", "gcr.io/lattice-dev/stable-envoy-prepare", Right::Push);
+        let without_host = forbidden_hint("gcr.io", "lattice-dev/stable-envoy-prepare", Right::Push);
         assert_eq!(hint, without_host);
         assert!(hint.contains("whoever administers the Google Cloud project lattice-dev for the role roles/artifactregistry.writer"));
-        let hint = forbidden_hint("eu.gcr.io", "example.com/project/image");
+        let hint = forbidden_hint("eu.gcr.io", "example.com/project/image", Right::Pull);
         assert!(hint.contains("project example.com/project for"), "{hint}");
-        let hint = forbidden_hint("localhost:5000", "a/b");
+        let hint = forbidden_hint("localhost:5000", "a/b", Right::Push);
         assert!(hint.starts_with("ask whoever administers localhost:5000 for the right to push to a/b"));
         assert!(hint.contains("`docker login localhost:5000`"));
         assert_eq!(google_project("p"), "p");

@@ -218,6 +218,20 @@ impl DockerConfig {
     }
 }
 
+/// The `user:password` in addresses such as those of [`DockerConfig::proxy_build_args`].
+#[must_use]
+pub fn logins(addresses: &[(String, Secret)]) -> Vec<Secret> {
+    let login = |address: &str| {
+        let (login, _) = address.rsplit_once('@')?;
+        let login = login.split_once("://").map_or(login, |(_, login)| login);
+        let (_, password) = login.split_once(':')?;
+        (!password.is_empty()).then(|| Secret::new(login))
+    };
+    let mut logins: Vec<_> = addresses.iter().filter_map(|(_, address)| login(address.expose())).collect();
+    logins.dedup();
+    logins
+}
+
 /// `DOCKER_CONFIG`, else `$HOME/.docker`, else nothing.
 #[must_use]
 pub fn config_directory(env: &Environment<'_>) -> Option<PathBuf> {
@@ -578,5 +592,20 @@ mod tests {
         );
         assert_eq!(args("tcp://d:2375"), ["ALL_PROXY=socks5://s", "all_proxy=socks5://s"]);
         assert!(DockerConfig::default().proxy_build_args("x").is_empty());
+    }
+
+    #[test]
+    fn logins_are_found_in_addresses() {
+        for (address, login) in [
+            ("http://kevin:p/w@d@proxy:3128/", Some("kevin:p/w@d")),
+            ("kevin:pw@proxy", Some("kevin:pw")),
+            ("kevin@proxy", None),
+            ("kevin:@proxy", None),
+            ("http://proxy:3128", None),
+            ("localhost,.corp", None),
+        ] {
+            let found = logins(&[("HTTP_PROXY".to_owned(), Secret::new(address))]);
+            assert_eq!(found.first().map(Secret::expose), login, "{address}");
+        }
     }
 }

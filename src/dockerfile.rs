@@ -1,244 +1,353 @@
-//! What a Dockerfile names: its stages and the images it resolves, each with its place in the text.
+//! Dockerfiles: which images and which parts of the context a build reads.
 //!
-//! The format is that of the Dockerfile reference, read as BuildKit's parser reads it (moby/buildkit,
-//! `frontend/dockerfile/parser`). Whatever does not matter here is left to the builder to judge.
+//! Read as moby/buildkit's `dockerfile` frontend does. What only a builder can judge is left to it:
+//! [`parse`] refuses what no builder takes, and nothing else.
+//!
+//! Heredocs are read as Docker 23 and later do. Docker 20.10's own frontend does not know them and
+//! takes their lines for instructions, unless a `# syntax=` line brings a newer one.
 
 mod expand;
+mod flags;
+mod heredoc;
+mod json;
 mod lines;
+mod reads;
+mod stages;
 #[cfg(test)]
 mod tests;
+mod words;
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
-use expand::expand;
-use lines::{Instruction, Word};
+use heredoc::HeredocStart;
+use lines::{Directives, Lines, Logical};
+pub use reads::Reads;
+pub use stages::{ImageReference, ReferenceKind};
 
-/// What is wrong, and the line (1-based) where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DockerfileError {
-    pub line: usize,
-    pub message: String,
-}
+/// Go's `bufio.Scanner` gives up on longer lines, and Docker with it.
+const LONGEST_LINE: usize = 64 * 1024 - 1;
 
-/// A place that names an image: not a stage, not `scratch`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageReference {
-    /// With variables expanded.
-    pub name: String,
-    /// 1-based.
-    pub line: usize,
-    /// The bytes of the text that hold the name as it is written there.
-    pub span: Range<usize>,
-}
+const INSTRUCTIONS: [&str; 18] = [
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
 
+/// A Dockerfile that has been read.
 #[derive(Clone, Debug)]
 pub struct Dockerfile {
     text: String,
-    escape: char,
-    /// `ARG` instructions before the first `FROM`.
-    global_args: Vec<Instruction>,
-    stages: Vec<Stage>,
+    /// The escape character: `\`, or a backtick after `# escape=`.
+    pub escape: char,
+    /// `# syntax=`, the image of the frontend that reads this file.
+    pub syntax: Option<Syntax>,
+    /// All of them, in the order of the file.
+    pub instructions: Vec<Instruction>,
+    /// One for each `FROM`.
+    pub stages: Vec<Stage>,
 }
 
-#[derive(Clone, Debug)]
-struct Stage {
-    from: Instruction,
-    base: Word,
-    /// In lower case: names of stages are compared without regard to it.
-    name: Option<String>,
-    instructions: Vec<Instruction>,
+/// `# syntax=docker/dockerfile:1`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Syntax {
+    /// The frontend's image; what follows a blank is for the frontend.
+    pub image: Word,
+    /// 1-based.
+    pub line: usize,
 }
 
-/// # Errors
-/// When there is no stage, or a `FROM` or heredoc is not complete.
-pub fn parse(text: &str) -> Result<Dockerfile, DockerfileError> {
-    let (escape, instructions) = lines::read(text)?;
-    let mut global_args = Vec::new();
-    let mut stages: Vec<Stage> = Vec::new();
-    for instruction in instructions {
-        match (instruction.keyword.as_str(), stages.last_mut()) {
-            ("FROM", _) => stages.push(stage(instruction)?),
-            (_, Some(stage)) => stage.instructions.push(instruction),
-            ("ARG", None) => global_args.push(instruction),
-            (keyword, None) => {
-                let message = format!("`{keyword}` stands before the first FROM");
-                return Err(DockerfileError {
-                    line: instruction.line,
-                    message,
-                });
-            }
+/// A word, and where it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// Continuations are gone from it; of a flag also quotes and escapes, and of a JSON list its
+    /// escapes. Variables are as written.
+    pub text: String,
+    /// The bytes of the file that hold it. Other text may take their place.
+    pub span: Range<usize>,
+}
+
+/// One instruction, as written: nothing in it is expanded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// In upper case.
+    pub keyword: String,
+    /// Where it begins, 1-based.
+    pub line: usize,
+    /// The index of its stage, `None` before the first `FROM`.
+    pub stage: Option<usize>,
+    /// `--name=value`, in order.
+    pub flags: Vec<Flag>,
+    /// Those `--mount` of a `RUN` that have a value.
+    pub mounts: Vec<Mount>,
+    /// `ADD`, `COPY`, `EXPOSE`, `FROM`, `VOLUME`: the words. `ARG`, `ENV`, `LABEL`: the words with
+    /// their quotes. Others: all that follows, in one. A JSON list: its items.
+    pub args: Vec<Word>,
+    /// Whether `args` are written as a JSON list.
+    pub json: bool,
+    /// In the order of their `<<`, which is the order of their texts.
+    pub heredocs: Vec<Heredoc>,
+    /// What `ONBUILD` defers; the heredocs stay with the `ONBUILD`.
+    pub trigger: Option<Box<Instruction>>,
+}
+
+/// `--name=value`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flag {
+    /// Without the `--`.
+    pub name: String,
+    /// `None` without `=`.
+    pub value: Option<Word>,
+}
+
+/// What `RUN --mount=` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// In lower case, `bind` unless said otherwise.
+    pub kind: String,
+    /// The image or stage; `None` for the context, where the kind reads one.
+    pub from: Option<Word>,
+    /// The path in `from`, its root if `None`.
+    pub source: Option<String>,
+    /// The path in the container.
+    pub target: Option<String>,
+}
+
+impl Default for Mount {
+    fn default() -> Self {
+        Self {
+            kind: "bind".into(),
+            from: None,
+            source: None,
+            target: None,
         }
     }
-    if stages.is_empty() {
-        return Err(DockerfileError {
-            line: 1,
-            message: "there is no FROM".to_owned(),
-        });
+}
+
+/// `<<EOF`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heredoc {
+    /// What ends it, without quotes.
+    pub name: String,
+    /// Whether variables are expanded in it: the name had no quotes.
+    pub expands: bool,
+    /// Whether tabs at the start of its lines are dropped: `<<-`.
+    pub strips_tabs: bool,
+    /// The bytes of the file that hold its text, without the line that ends it.
+    pub content: Range<usize>,
+}
+
+/// `FROM base AS name`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// In lower case.
+    pub name: Option<String>,
+    /// As written, with its variables.
+    pub base: Word,
+    /// As written, with its variables.
+    pub platform: Option<Word>,
+    /// Of the `FROM`, 1-based.
+    pub line: usize,
+}
+
+/// A Dockerfile that no builder would take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerfileError {
+    /// 1-based; 1 where it is about the file as a whole.
+    pub line: usize,
+    /// What is wrong, without the line.
+    pub message: String,
+}
+
+impl DockerfileError {
+    fn new(line: usize, message: impl Into<String>) -> Self {
+        Self {
+            line,
+            message: message.into(),
+        }
     }
-    Ok(Dockerfile {
+}
+
+impl fmt::Display for DockerfileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dockerfile line {}: {}", self.line, self.message)
+    }
+}
+
+impl std::error::Error for DockerfileError {}
+
+/// Reads a Dockerfile, with or without byte order mark and carriage returns.
+///
+/// # Errors
+/// No `FROM`, or an instruction other than `ARG` before it; a `FROM` with two words or with a name
+/// that is none; an unknown instruction, unless a `# syntax=` line leaves the meaning to a frontend;
+/// a heredoc without end; a directive twice; a line longer than 65535 bytes.
+pub fn parse(text: &str) -> Result<Dockerfile, DockerfileError> {
+    if let Some(long) = text.split('\n').position(|line| line.len() > LONGEST_LINE) {
+        let message = format!("the line is longer than {LONGEST_LINE} bytes");
+        return Err(DockerfileError::new(long + 1, message));
+    }
+    let Directives { escape, syntax } = Directives::read(text)?;
+    let mut dockerfile = Dockerfile {
         text: text.to_owned(),
         escape,
-        global_args,
-        stages,
-    })
-}
-
-fn stage(from: Instruction) -> Result<Stage, DockerfileError> {
-    let words: Vec<Word> = from.arguments().cloned().collect();
-    let (base, name) = match words.as_slice() {
-        [base] => (base.clone(), None),
-        [base, keyword, name] if keyword.text.eq_ignore_ascii_case("as") => (base.clone(), Some(name.text.to_lowercase())),
-        _ => {
-            let message = "FROM takes an image and, with AS, a name: FROM [--platform=...] IMAGE [AS NAME]".to_owned();
-            return Err(DockerfileError { line: from.line, message });
-        }
-    };
-    Ok(Stage {
-        from,
-        base,
-        name,
+        syntax,
         instructions: Vec::new(),
-    })
+        stages: Vec::new(),
+    };
+    let mut lines = Lines::new(text);
+    while let Some(logical) = Logical::read(&mut lines, escape) {
+        let mut instruction = words::instruction(&logical, escape);
+        let refuse = |message| DockerfileError::new(logical.line, message);
+        for heredoc in HeredocStart::all_in(&logical, &instruction).map_err(refuse)? {
+            let missing = format!("nothing ends the heredoc `{}`", heredoc.name);
+            let heredoc = heredoc.read(&mut lines).ok_or_else(|| refuse(missing))?;
+            instruction.heredocs.push(heredoc);
+        }
+        dockerfile.push(instruction).map_err(refuse)?;
+    }
+    if dockerfile.stages.is_empty() && !dockerfile.has_foreign_frontend() {
+        return Err(DockerfileError::new(1, "there is no `FROM`"));
+    }
+    Ok(dockerfile)
 }
 
 impl Dockerfile {
-    /// The images that the stages up to `target` (a stage's name; without one, all) resolve, in the order of the
-    /// text. `args` are the build's args and the platform's.
-    ///
-    /// # Errors
-    /// When there is no such target, or a name cannot be expanded.
-    pub fn image_references(&self, args: &BTreeMap<String, String>, target: Option<&str>) -> Result<Vec<ImageReference>, DockerfileError> {
-        let last = target.map_or(Ok(self.stages.len() - 1), |target| self.target(target))?;
-        let scope = self.global_scope(args)?;
-        let mut found = Vec::new();
-        for (index, stage) in self.stages[..=last].iter().enumerate() {
-            let earlier = &self.stages[..index];
-            let name = self.expand(&stage.base.text, &scope, stage.from.line)?;
-            if name.is_empty() {
-                let message = format!("`{}` is empty once its variables are expanded", stage.base.text);
-                return Err(DockerfileError {
-                    line: stage.from.line,
-                    message,
-                });
-            }
-            if name != "scratch" && !is_stage(earlier, &name) {
-                found.push(ImageReference {
-                    name,
-                    line: stage.from.line,
-                    span: stage.base.span.clone(),
-                });
-            }
-            for instruction in &stage.instructions {
-                found.extend(
-                    instruction
-                        .named_sources()
-                        .into_iter()
-                        .filter(|source| !instruction.means_an_index(&source.text) && !is_stage(earlier, &source.text))
-                        .map(|source| ImageReference {
-                            name: source.text,
-                            line: instruction.line,
-                            span: source.span,
-                        }),
-                );
-            }
+    fn push(&mut self, mut instruction: Instruction) -> Result<(), String> {
+        let keyword = instruction.keyword.as_str();
+        if keyword == "FROM" {
+            self.stages.push(Stage::of(&instruction)?);
+        } else if !INSTRUCTIONS.contains(&keyword) && self.syntax.is_none() {
+            return Err(format!("unknown instruction `{keyword}`"));
+        } else if self.stages.is_empty() && keyword != "ARG" && !self.has_foreign_frontend() {
+            return Err(format!("`{keyword}` stands before the first `FROM`"));
         }
-        Ok(found)
+        instruction.stage = self.stages.len().checked_sub(1);
+        if let Some(trigger) = &mut instruction.trigger {
+            trigger.stage = instruction.stage;
+        }
+        self.instructions.push(instruction);
+        Ok(())
     }
 
-    /// The text with these places replaced, and everything else as it is.
-    ///
-    /// # Panics
-    /// When a place is not one of [`Self::image_references`].
+    /// The text as it was read.
     #[must_use]
-    pub fn replace(&self, replacements: &[(Range<usize>, String)]) -> String {
-        let mut ordered: Vec<_> = replacements.iter().collect();
-        ordered.sort_by_key(|(span, _)| span.start);
-        let mut text = String::with_capacity(self.text.len());
-        let mut at = 0;
-        for (span, by) in ordered {
-            text.push_str(&self.text[at..span.start]);
-            text.push_str(by);
-            at = span.end;
-        }
-        text.push_str(&self.text[at..]);
-        text
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
-    fn target(&self, target: &str) -> Result<usize, DockerfileError> {
-        let lower = target.to_lowercase();
-        let by_name = self.stages.iter().rposition(|stage| stage.name.as_deref() == Some(lower.as_str()));
-        by_name.ok_or_else(|| {
-            let names: Vec<_> = self.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
-            let known = if names.is_empty() {
-                "none has a name".to_owned()
-            } else {
-                format!("stages: {}", names.join(", "))
-            };
-            DockerfileError {
-                line: self.stages[0].from.line,
-                message: format!("there is no stage `{target}` ({known})"),
-            }
+    /// Whether `# syntax=` names another frontend than Docker's own, so that the file may mean
+    /// anything.
+    #[must_use]
+    pub fn has_foreign_frontend(&self) -> bool {
+        self.syntax.as_ref().is_some_and(|syntax| {
+            let image = syntax.image.text.as_str();
+            let name = image.split(['@', ':']).next().unwrap_or(image);
+            let name = name.strip_prefix("docker.io/").unwrap_or(name);
+            !["docker/dockerfile", "docker/dockerfile-upstream"].contains(&name)
         })
     }
 
-    /// The values that a `FROM` sees: the args before the first one, as given or by their defaults.
-    fn global_scope(&self, args: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, DockerfileError> {
-        let mut scope: BTreeMap<String, String> = args
-            .iter()
-            .filter(|(name, _)| is_platform_arg(name))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        for instruction in &self.global_args {
-            for word in instruction.arguments() {
-                let (name, default) = word
-                    .text
-                    .split_once('=')
-                    .map_or((word.text.as_str(), None), |(name, default)| (name, Some(default)));
-                let value = match (args.get(name), default) {
-                    (Some(given), _) => given.clone(),
-                    (None, Some(default)) => self.expand(default, &scope, instruction.line)?,
-                    (None, None) => continue,
-                };
-                scope.insert(name.to_owned(), value);
+    /// The instructions of a stage, its `FROM` included.
+    pub fn instructions_of(&self, stage: usize) -> impl Iterator<Item = &Instruction> {
+        let of_stage = move |instruction: &&Instruction| instruction.stage == Some(stage);
+        self.instructions.iter().filter(of_stage)
+    }
+
+    /// The text with other text in place of some spans, and every other byte as it was.
+    ///
+    /// The spans are those of this file's words, in any order. Of two that overlap (a reference may
+    /// be met twice) the first one counts.
+    #[must_use]
+    pub fn replace(&self, replacements: &[(Range<usize>, String)]) -> String {
+        let mut sorted: Vec<_> = replacements.iter().collect();
+        sorted.sort_by_key(|(span, _)| span.start);
+        let mut replaced = String::with_capacity(self.text.len());
+        let mut at = 0;
+        for (span, new) in sorted {
+            let kept = self.text.get(at..span.start);
+            if let (Some(kept), Some(_)) = (kept, self.text.get(span.clone())) {
+                replaced.push_str(kept);
+                replaced.push_str(new);
+                at = span.end;
             }
         }
-        Ok(scope)
-    }
-
-    fn expand(&self, text: &str, scope: &BTreeMap<String, String>, line: usize) -> Result<String, DockerfileError> {
-        expand(text, scope, self.escape).map_err(|message| DockerfileError { line, message })
+        replaced.push_str(&self.text[at..]);
+        replaced
     }
 }
 
-fn is_platform_arg(name: &str) -> bool {
-    ["TARGET", "BUILD"].iter().any(|side| {
-        name.strip_prefix(side)
-            .is_some_and(|rest| ["PLATFORM", "OS", "ARCH", "VARIANT"].contains(&rest))
-    })
+impl Syntax {
+    fn new(value: &Word, line: usize) -> Self {
+        let image = value.text.split(' ').next().unwrap_or_default();
+        let start = value.span.start;
+        Self {
+            image: Word {
+                text: image.to_owned(),
+                span: start..start + image.len(),
+            },
+            line,
+        }
+    }
 }
 
-fn is_stage(stages: &[Stage], name: &str) -> bool {
-    let lower = name.to_lowercase();
-    stages.iter().any(|stage| stage.name.as_deref() == Some(lower.as_str()))
+impl Stage {
+    fn of(from: &Instruction) -> Result<Self, String> {
+        let (base, name) = match from.args.as_slice() {
+            [base] => (base, None),
+            [base, keyword, name] if keyword.text.eq_ignore_ascii_case("as") => (base, Some(name)),
+            _ => return Err("`FROM` takes `image` or `image AS name`".into()),
+        };
+        let name = name.map(|name| name.text.to_lowercase());
+        if let Some(name) = name.as_ref().filter(|name| !is_stage_name(name)) {
+            return Err(format!(
+                "`{name}` cannot name a stage: letters, digits, `-`, `_` and `.` can, behind a letter"
+            ));
+        }
+        Ok(Self {
+            name,
+            base: base.clone(),
+            platform: from.flag("platform").cloned(),
+            line: from.line,
+        })
+    }
+}
+
+fn is_stage_name(name: &str) -> bool {
+    let allowed = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || "-_.".contains(char);
+    name.starts_with(|first: char| first.is_ascii_lowercase()) && name.chars().all(allowed)
 }
 
 impl Instruction {
-    /// `COPY --from=0` is the first stage; a mount knows stages by their names only.
-    fn means_an_index(&self, name: &str) -> bool {
-        self.keyword != "RUN" && name.bytes().all(|byte| byte.is_ascii_digit())
+    /// The value of `--name=`, if the flag is there and has one.
+    #[must_use]
+    pub fn flag(&self, name: &str) -> Option<&Word> {
+        let flag = self.flags.iter().find(|flag| flag.name == name)?;
+        flag.value.as_ref()
     }
 
-    /// What `COPY --from=` and `RUN --mount=...,from=` name.
-    fn named_sources(&self) -> Vec<Word> {
-        match self.keyword.as_str() {
-            "COPY" | "ADD" => self.flags().filter_map(|flag| flag.after("--from=")).collect(),
-            "RUN" => self
-                .flags()
-                .filter_map(|flag| flag.after("--mount="))
-                .filter_map(|mount| mount.field("from="))
-                .collect(),
-            _ => Vec::new(),
-        }
+    /// What `ADD` and `COPY` read: every word but the last, without the heredocs. Variables and
+    /// wildcards are as written.
+    pub fn sources(&self) -> impl Iterator<Item = &Word> {
+        let reads = ["ADD", "COPY"].contains(&self.keyword.as_str());
+        let words = if reads { self.args.as_slice() } else { &[] };
+        let sources = words.split_last().map_or(&[][..], |(_, sources)| sources);
+        let is_heredoc = |word: &Word| HeredocStart::of(&word.text).is_ok_and(|start| start.is_some());
+        sources.iter().filter(move |word| self.json || !is_heredoc(word))
     }
 }

@@ -8,6 +8,7 @@
 //! Contexts lie as docker/cli's `cli/context/store` keeps them:
 //! `contexts/meta/<sha256 of the name>/meta.json` and `contexts/tls/<sha256>/docker/*.pem`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -47,10 +48,15 @@ pub enum Address {
         /// 2375 where none is written, 2376 with TLS: the ports that IANA gave Docker.
         port: u16,
     },
-    /// `ssh://[USER@]HOST[:PORT][/SOCKET]`
+    /// `ssh://[USER@]HOST[:PORT][/SOCKET]`; what is not written is left to ssh and to `docker` over there.
     Ssh {
-        /// The whole URL; it has no password.
-        url: String,
+        /// It begins with no `-`.
+        user: Option<String>,
+        /// A name, one of ssh's configuration too, or an IP address, without brackets. It begins with no `-`.
+        host: String,
+        port: Option<u16>,
+        /// The daemon's socket over there.
+        socket: Option<String>,
     },
 }
 
@@ -73,13 +79,16 @@ pub enum Source {
     DockerDesktop,
     /// Colima's of its default profile, in the default's absence.
     Colima,
+    /// It is a builder: who named it, e.g. `--builder` or a line of the manifest.
+    Builder(String),
 }
 
 /// The PEM files for a TLS connection. Whether they can be read was checked when the endpoint was
 /// resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsMaterial {
-    /// `ca.pem`: what signed the daemon's certificate. It may be missing only without `verify`.
+    /// `ca.pem`: what signed the daemon's certificate, and the only CA that counts. Where it is missing, those of the
+    /// system do.
     pub ca: PathBuf,
     /// `cert.pem`: what the daemon knows the client by. It may be missing, together with the key,
     /// for a daemon that does not ask.
@@ -88,6 +97,8 @@ pub struct TlsMaterial {
     pub key: PathBuf,
     /// Whether the daemon's certificate is checked.
     pub verify: bool,
+    /// Whom the certificate is to be for, where that is not the address' host.
+    pub server_name: Option<String>,
 }
 
 /// What is configured leads to no daemon.
@@ -111,10 +122,23 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
-            Self::Ssh { url } => f.write_str(url),
+            Self::Tcp { host, port } => write!(f, "tcp://{}:{port}", bracketed(host)),
+            Self::Ssh { user, host, port, socket } => {
+                f.write_str("ssh://")?;
+                user.iter().try_for_each(|user| write!(f, "{user}@"))?;
+                f.write_str(&bracketed(host))?;
+                port.iter().try_for_each(|port| write!(f, ":{port}"))?;
+                f.write_str(socket.as_deref().unwrap_or_default())
+            }
         }
+    }
+}
+
+fn bracketed(host: &str) -> Cow<'_, str> {
+    if host.contains(':') {
+        format!("[{host}]").into()
+    } else {
+        host.into()
     }
 }
 
@@ -129,6 +153,7 @@ impl fmt::Display for Source {
             Self::Rootless => f.write_str("the rootless daemon's socket"),
             Self::DockerDesktop => f.write_str("Docker Desktop's socket"),
             Self::Colima => f.write_str("Colima's socket"),
+            Self::Builder(named) => f.write_str(named),
         }
     }
 }
@@ -155,7 +180,7 @@ fn resolve_with(env: &Environment<'_>, config: &DockerConfig, default_socket: &P
             Some((name.clone(), Source::CurrentContext(name)))
         });
     match chosen {
-        Some((name, source)) if name != DEFAULT_CONTEXT => endpoint_of_context(config, &name, source),
+        Some((name, source)) if name != DEFAULT_CONTEXT => of_context(config, &name, source),
         _ => default_endpoint(env, config, default_socket),
     }
 }
@@ -238,7 +263,11 @@ fn certificates(env: &Environment<'_>, config: &DockerConfig, verify: bool) -> R
             hint: "set DOCKER_CERT_PATH to the folder of ca.pem, cert.pem and key.pem".to_owned(),
         })?;
     let hint = "DOCKER_CERT_PATH names the folder of ca.pem, cert.pem and key.pem; unset DOCKER_TLS_VERIFY and DOCKER_TLS if the daemon is reached without TLS";
-    tls_material(&folder, verify, hint)
+    let tls = tls_material(&folder, verify, hint)?;
+    if verify && !tls.ca.exists() {
+        return Err(missing_certificate(&tls.ca, "there is none", hint));
+    }
+    Ok(tls)
 }
 
 fn tls_material(folder: &Path, verify: bool, hint: &str) -> Result<TlsMaterial, EndpointError> {
@@ -247,11 +276,9 @@ fn tls_material(folder: &Path, verify: bool, hint: &str) -> Result<TlsMaterial, 
         cert: folder.join("cert.pem"),
         key: folder.join("key.pem"),
         verify,
+        server_name: None,
     };
-    let has_ca = is_there(&tls.ca, hint)?;
-    if verify && !has_ca {
-        return Err(missing_certificate(&tls.ca, "there is none", hint));
-    }
+    is_there(&tls.ca, hint)?;
     match (is_there(&tls.cert, hint)?, is_there(&tls.key, hint)?) {
         (true, false) => Err(missing_certificate(&tls.key, "there is only cert.pem", hint)),
         (false, true) => Err(missing_certificate(&tls.cert, "there is only key.pem", hint)),
@@ -296,7 +323,8 @@ struct EndpointJson {
     skip_tls_verify: Option<bool>,
 }
 
-fn endpoint_of_context(config: &DockerConfig, name: &str, source: Source) -> Result<Endpoint, EndpointError> {
+/// The daemon of Docker's context of this name.
+pub(crate) fn of_context(config: &DockerConfig, name: &str, source: Source) -> Result<Endpoint, EndpointError> {
     let id = format!("{:x}", Sha256::digest(name));
     let contexts = config.directory().map(|d| d.join("contexts"));
     let contexts = contexts.ok_or_else(|| unknown_context(&source, &[]))?;
@@ -398,7 +426,7 @@ fn without_userinfo(address: &str) -> String {
 
 /// Reads an address as docker/cli's `opts/hosts.go` does, except that a path behind `tcp://` and a
 /// port above 65535 are refused.
-fn parse_address(text: &str, default_port: u16) -> Result<Address, String> {
+pub(crate) fn parse_address(text: &str, default_port: u16) -> Result<Address, String> {
     if text.contains(|c: char| c.is_control()) {
         return Err("it has a control character".to_owned());
     }
@@ -411,7 +439,7 @@ fn parse_address(text: &str, default_port: u16) -> Result<Address, String> {
         "unix" => Ok(Address::Unix(rest.into())),
         "tcp" if text.starts_with('/') => Err(format!("a socket is written unix://{text}")),
         "tcp" => parse_tcp(rest, default_port),
-        "ssh" => parse_ssh(text, rest),
+        "ssh" => parse_ssh(rest),
         "fd" => Err("only a daemon can listen there".to_owned()),
         "npipe" => Err("named pipes are of Windows".to_owned()),
         scheme => Err(format!("`{scheme}` is none of unix, tcp and ssh")),
@@ -430,17 +458,16 @@ fn parse_tcp(rest: &str, default_port: u16) -> Result<Address, String> {
     })
 }
 
-/// The URL is kept as it is: ssh itself reads the user, host and port out of it.
-fn parse_ssh(url: &str, rest: &str) -> Result<Address, String> {
+fn parse_ssh(rest: &str) -> Result<Address, String> {
     if rest.contains(['?', '#']) {
         return Err("ssh:// takes no query and no fragment".to_owned());
     }
-    let authority = rest.split('/').next().unwrap_or_default();
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let (user, host_port) = authority.rsplit_once('@').unwrap_or(("", authority));
     if user.contains(':') {
         return Err("ssh:// takes no password".to_owned());
     }
-    let (host, _) = split_host_port(host_port)?;
+    let (host, port) = split_host_port(host_port)?;
     if host.is_empty() {
         return Err("there is no host".to_owned());
     }
@@ -448,7 +475,13 @@ fn parse_ssh(url: &str, rest: &str) -> Result<Address, String> {
     if user.starts_with('-') || host.starts_with('-') {
         return Err("neither user nor host can begin with `-`".to_owned());
     }
-    Ok(Address::Ssh { url: url.to_owned() })
+    let written = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    Ok(Address::Ssh {
+        user: written(user),
+        host: host.to_owned(),
+        port,
+        socket: written(path.trim_end_matches('/')),
+    })
 }
 
 fn split_host_port(authority: &str) -> Result<(&str, Option<u16>), String> {
@@ -675,26 +708,28 @@ mod tests {
             cert: file("cert.pem"),
             key: file("key.pem"),
             verify: true,
+            server_name: None,
         };
         assert_eq!(endpoint.tls, Some(material));
     }
 
     #[test]
-    fn a_context_needs_a_ca_unless_it_skips_verification() {
+    fn a_context_may_have_no_ca_of_its_own() {
         let skips = r#"{"Host":"tcp://h","SkipTLSVerify":true}"#;
         let machine = Machine::new(&[("DOCKER_CONTEXT", "c")]).with_context("c", skips);
         let tls = machine.resolve().expect("TLS").tls;
         assert!(tls.is_some_and(|tls| !tls.verify && !tls.ca.exists()));
-        let error = machine.with_tls_file("c", "key.pem").error();
+        let verifies = r#"{"Host":"tcp://h"}"#;
+        let machine = Machine::new(&[("DOCKER_CONTEXT", "c")]).with_context("c", verifies);
+        let machine = machine.with_tls_file("c", "key.pem");
+        let error = machine.error();
         assert!(
             error.message.contains("docker/cert.pem, which cannot be read: there is only key"),
             "{error}"
         );
-        let verifies = r#"{"Host":"tcp://h"}"#;
-        let machine = Machine::new(&[("DOCKER_CONTEXT", "c")]).with_context("c", verifies);
-        let error = machine.with_tls_file("c", "other").error();
-        assert!(error.message.contains("docker/ca.pem, which cannot be read"), "{error}");
         assert!(error.hint.contains("docker context create"));
+        let tls = machine.with_tls_file("c", "cert.pem").resolve().expect("TLS").tls;
+        assert!(tls.is_some_and(|tls| tls.verify && !tls.ca.exists()));
     }
 
     #[test]
@@ -769,6 +804,8 @@ mod tests {
             ("unix:///run/a b.sock", "unix:///run/a b.sock"),
             ("unix://path/to/socket", "unix://path/to/socket"),
             ("ssh://host", "ssh://host"),
+            ("ssh://host/", "ssh://host"),
+            ("ssh://@[::1]:", "ssh://[::1]"),
             ("ssh://me@host:22/run/docker.sock", "ssh://me@host:22/run/docker.sock"),
         ] {
             let parsed = parse_address(text, 2375).map(|address| address.to_string());

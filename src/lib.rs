@@ -8,24 +8,29 @@
 //!   |         \
 //!   |          report/     renders events and results: the only place that prints
 //!   |          |
-//!   run        |           carries a plan out: builds, then pushes      summary  what came of each image
+//!   release/   |           a plan beside what the registry has; builds, stages, publishes
+//!   run        |           the builds of a plan                summary  what came of each image
 //!   |          |
-//!   execute  publish       in which order, how many at once
-//!   docker/                the daemon; only this folder names bollard
+//!   publish/   guard       channels: state, intent, flips, record; what may become `stable`
+//!   docker/    resolve     what builds, and only here bollard is named; bases by their digests
+//!   execute    layers      in which order, how many at once; shared layers are sent once
 //!   |
-//!   plan                   manifest + channel + selection -> Plan, a pure function
-//!   context/               what a build reads: walk, .dockerignore, tar
+//!   registry/  record      the registries, over HTTP; the record of a channel
+//!   fingerprint/           what goes into a build, as one number
+//!   plan       externals   manifest + channel + selection -> Plan, a pure function; images of elsewhere
+//!   context/               what a build reads: walk, hashes, .dockerignore, tar
 //!   |
-//!   manifest/              images.yaml -> Manifest, validated     dockerfile  what a Dockerfile names
+//!   manifest/              images.yaml -> Manifest, validated     dockerfile  what a Dockerfile names and reads
 //!   channel  reference     names as types that cannot hold an invalid value
-//!   user  credentials  docker_config  endpoint                    facts from outside
+//!   user  credentials  docker_config  endpoint  builder  git      facts from outside
 //!   event  problem         what happens; what goes wrong
-//!   machine  atomic        this machine's name; files that are never seen in part
+//!   machine  lock  atomic  this machine's name; turns; files that are never seen in part
 //! ```
 //!
-//! Data flows one way too: args -> manifest -> channel -> plan -> build -> push -> report.
+//! Data flows one way too: args -> manifest -> channel -> plan -> build -> stage -> flip -> record -> report.
 
 pub mod atomic;
+pub mod builder;
 pub mod channel;
 pub mod cli;
 pub mod commands;
@@ -37,13 +42,23 @@ pub mod dockerfile;
 pub mod endpoint;
 pub mod event;
 pub mod execute;
+pub mod externals;
+pub mod fingerprint;
+pub mod git;
+pub mod guard;
+pub mod layers;
+pub mod lock;
 pub mod machine;
 pub mod manifest;
 pub mod plan;
 pub mod problem;
 pub mod publish;
+pub mod record;
 pub mod reference;
+pub mod registry;
+pub mod release;
 pub mod report;
+pub mod resolve;
 pub mod run;
 pub mod summary;
 pub mod user;

@@ -1,9 +1,10 @@
-//! What tells this machine from others: a random name, made at the first use and kept in the cache.
+//! What tells this machine from others: its host name, and a random one, made at the first use and kept in the cache.
 
 use std::fs;
 use std::path::Path;
 
 use crate::atomic;
+use crate::problem::printable;
 
 const FILE: &str = "machine-id";
 const DIGITS: usize = 32;
@@ -20,6 +21,12 @@ pub fn random() -> String {
     let mut bytes = [0; DIGITS / 2];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     format!("{:032x}", u128::from_le_bytes(bytes))
+}
+
+/// What the machine calls itself.
+#[must_use]
+pub fn host() -> String {
+    printable(&rustix::system::uname().nodename().to_string_lossy())
 }
 
 fn kept(cache: &Path) -> Option<String> {

@@ -5,9 +5,13 @@ use std::ops::Range;
 
 use crate::channel::{ChannelName, Owner, Variant};
 use crate::dockerfile::ImageReference;
+use crate::externals;
 use crate::manifest::{Build, Image, Manifest};
 use crate::problem::{Problem, nearest, printable};
 use crate::reference::{ImageName, Reference, Registry};
+
+/// What to do about an image that the utilities cannot be added to.
+pub const OWN_KEYS: &str = "give the image `debug:` keys of its own in the manifest, for instance `debug: { target: debug }`";
 
 /// What is to be done, in an order in which every step comes after what it needs.
 #[derive(Debug)]
@@ -24,6 +28,28 @@ impl Plan {
             Work::Build { build, .. } => Some(&**build),
             Work::AddUtilities { .. } => None,
         })
+    }
+}
+
+impl Plan {
+    /// The images of elsewhere that the builds resolve.
+    pub fn externals(&self) -> impl Iterator<Item = &str> {
+        self.steps
+            .iter()
+            .flat_map(|step| match &step.work {
+                Work::Build { external, .. } => external.as_slice(),
+                Work::AddUtilities { .. } => &[],
+            })
+            .map(String::as_str)
+    }
+
+    /// What a step's image runs on.
+    #[must_use]
+    pub fn platforms(&self, step: &Step) -> Vec<String> {
+        match &step.work {
+            Work::Build { build, .. } => build.platforms.clone(),
+            Work::AddUtilities { platforms, .. } => platforms.clone(),
+        }
     }
 }
 
@@ -48,7 +74,7 @@ pub enum Work {
         external: Vec<String>,
     },
     /// The build of the step `normal` plus one layer.
-    AddUtilities { normal: usize, platform: String },
+    AddUtilities { normal: usize, platforms: Vec<String> },
 }
 
 /// A place in a Dockerfile that names another image of the manifest.
@@ -186,16 +212,17 @@ impl<'m> Planner<'m> {
         self.path.push(key);
         let work = match image.build(variant) {
             Some(build) => self.build(build, variant)?,
-            None => Work::AddUtilities {
-                normal: self.step(image, Variant::Normal)?,
-                platform: image.normal.platform.clone(),
-            },
+            None => self.utilities(image)?,
         };
         self.path.pop();
         self.steps.push(Step {
             image: image.name.clone(),
             variant,
-            reference: self.owner.channel(variant).reference(self.registry, &image.name)?,
+            reference: self
+                .owner
+                .channel(variant)
+                .reference(self.registry, &image.name)
+                .map_err(|problem| Problem::usage(format!("{}: {problem}", image.place)))?,
             work,
             publish: false,
         });
@@ -203,29 +230,45 @@ impl<'m> Planner<'m> {
         Ok(self.steps.len() - 1)
     }
 
+    fn utilities(&mut self, image: &'m Image) -> Result<Work, Problem> {
+        let build = &image.normal;
+        if build.dockerfile.parsed.has_triggers(build.target.as_deref()) {
+            return Err(Problem::usage(format!(
+                "{}: the image `{}` has ONBUILD instructions, which adding the utilities would carry out",
+                image.place, image.name
+            ))
+            .hint(OWN_KEYS));
+        }
+        Ok(Work::AddUtilities {
+            normal: self.step(image, Variant::Normal)?,
+            platforms: build.platforms.clone(),
+        })
+    }
+
     fn build(&mut self, build: &Build, variant: Variant) -> Result<Work, Problem> {
-        let mut siblings = Vec::new();
-        let mut external = Vec::new();
-        let named = image_references(build)?;
-        for named in named
-            .into_iter()
-            .filter(|named| !build.additional_contexts.contains_key(&named.name))
-        {
-            match self.sibling(&named.name) {
-                None => external.push(named.name),
-                Some(sibling) => {
-                    self.refuse_circle(&sibling.name, variant, &format!("{}:{}", build.dockerfile.file, named.line))?;
-                    siblings.push(Sibling {
-                        span: named.span,
-                        step: self.step(sibling, variant)?,
-                    });
-                }
+        let mut siblings: Vec<Sibling> = Vec::new();
+        let mut others = Vec::new();
+        for named in named_images(build)? {
+            let place = format!("{}:{}", build.dockerfile.file, named.line);
+            let Some(sibling) = self.sibling(&named.name) else {
+                others.push((named.span, place));
+                continue;
+            };
+            self.refuse_circle(&sibling.name, variant, &place)?;
+            let step = self.step(sibling, variant)?;
+            let is_other = |known: &Sibling| known.span == named.span && known.step != step;
+            if siblings.iter().any(is_other) {
+                return Err(ambiguous(&place));
             }
+            siblings.push(Sibling { span: named.span, step });
+        }
+        if let Some((_, place)) = others.iter().find(|(span, _)| siblings.iter().any(|sibling| sibling.span == *span)) {
+            return Err(ambiguous(place));
         }
         Ok(Work::Build {
             build: Box::new(build.clone()),
             siblings,
-            external,
+            external: externals::of(build, |name| self.sibling(name).is_some())?.into_iter().collect(),
         })
     }
 
@@ -254,25 +297,18 @@ impl<'m> Planner<'m> {
     }
 }
 
-fn image_references(build: &Build) -> Result<Vec<ImageReference>, Problem> {
-    let mut args = platform_args(&build.platform);
-    args.extend(build.args.clone());
-    let found = build.dockerfile.parsed.image_references(&args, build.target.as_deref());
-    found.map_err(|error| Problem::usage(format!("{}:{}: {}", build.dockerfile.file, error.line, printable(&error.message))))
+/// All that either builder resolves, for any of the platforms: the classic one builds every stage up to the target.
+fn named_images(build: &Build) -> Result<Vec<ImageReference>, Problem> {
+    let mut named = build.of_each_platform(|dockerfile, args| dockerfile.image_references_up_to(args, build.target.as_deref()))?;
+    named.retain(|named| !build.additional_contexts.contains_key(&named.name));
+    Ok(named)
 }
 
-/// The platform args that a `FROM` may use (Dockerfile reference, "Automatic platform ARGs in the global scope").
-fn platform_args(platform: &str) -> BTreeMap<String, String> {
-    let mut parts = platform.splitn(3, '/');
-    let mut next = || parts.next().unwrap_or_default().to_owned();
-    let (os, architecture, variant) = (next(), next(), next());
-    let mut args = BTreeMap::new();
-    for side in ["TARGET", "BUILD"] {
-        for (name, value) in [("PLATFORM", platform), ("OS", &os), ("ARCH", &architecture), ("VARIANT", &variant)] {
-            args.insert(format!("{side}{name}"), value.to_owned());
-        }
-    }
-    args
+fn ambiguous(place: &str) -> Problem {
+    Problem::usage(format!(
+        "{place}: for one platform this is an image of the manifest, and for another it is another image"
+    ))
+    .hint("name each in a stage of its own")
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fmt;
 /// How the process ends; the number is its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
+    Done = 0,
     Failed = 1,
     /// Wrong usage, or a manifest, name or file that cannot be right.
     Usage = 2,
@@ -34,12 +35,36 @@ impl Problem {
         Self::new(Exit::Interrupted, format!("interrupted{state}"))
     }
 
+    /// What it is about comes first.
+    #[must_use]
+    pub fn about(self, subject: &str) -> Self {
+        Self {
+            message: format!("{subject}: {}", self.message),
+            ..self
+        }
+    }
+
+    /// The state that it leaves comes last.
+    #[must_use]
+    pub fn leaving(&self, state: &str) -> Self {
+        Self {
+            exit: self.exit,
+            message: format!("{}; {state}", self.message),
+            hints: self.hints.clone(),
+        }
+    }
+
     fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,
             message: message.into(),
             hints: Vec::new(),
         }
+    }
+
+    #[must_use]
+    pub fn exiting(self, exit: Exit) -> Self {
+        Self { exit, ..self }
     }
 
     #[must_use]

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 
 use regex::Regex;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::problem::{Problem, printable};
@@ -34,7 +35,8 @@ pub fn is_component(text: &str) -> bool {
 }
 
 /// The name of an image of the manifest: a path component that no debug channel's name can swallow.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ImageName(String);
 
 impl ImageName {
@@ -80,6 +82,12 @@ impl Registry {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The registry's path as a repository, where it has one.
+    #[must_use]
+    pub fn root(&self) -> Option<Repository> {
+        self.to_string().parse().ok()
     }
 
     /// The repository `name` in this registry.
@@ -266,7 +274,8 @@ impl fmt::Display for Reference {
 }
 
 /// The sha256 digest of a manifest, or the id of an image in the daemon, which is the digest of its configuration.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 
 impl Digest {
@@ -316,6 +325,26 @@ impl fmt::Display for Digest {
         f.write_str(&self.0)
     }
 }
+
+/// Files and answers from outside hold these as text.
+macro_rules! as_text {
+    ($($name:ident),*) => {$(
+        impl TryFrom<String> for $name {
+            type Error = Problem;
+
+            fn try_from(text: String) -> Result<Self, Problem> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+    )*};
+}
+as_text!(ImageName, Digest);
 
 #[cfg(test)]
 mod tests {

@@ -1,184 +1,250 @@
-//! Carries a plan out: builds in the order of what stands on what, then, when all are built, pushes.
+//! Builds the images of a plan, in the order of what stands on what.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Error;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 
-use crate::docker::{Addition, Built, Busybox, Daemon, Pushed, Recipe};
+use crate::context::Contexts;
+use crate::docker::{Addition, Built, Busybox, Engine, Names, PushOf, Recipe};
+use crate::docker_config::{self, Secret};
 use crate::event::{Event, Events};
 use crate::execute::{self, Limits, Outcome};
+use crate::externals;
 use crate::plan::{Plan, Step, Work};
-use crate::publish;
+use crate::problem::Problem;
+use crate::reference::{Digest, ImageName, Reference, Tag};
 use crate::summary::{Fate, Row};
 
-/// What a run asks of every build.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub limits: Limits,
+/// What an interrupted run takes at most to take its names away.
+const TIDYING: Duration = Duration::from_secs(1);
+
+/// What builds images, and what a run asks of every build.
+pub struct Workshop {
+    pub engine: Engine,
+    /// What is read of folders in this run.
+    pub contexts: Arc<Contexts>,
     pub pull: bool,
     pub no_cache: bool,
+    /// Build args with the addresses of proxies.
+    pub proxies: Vec<(String, Secret)>,
     /// By platform, as far as debug variants are planned for it.
     pub utilities: BTreeMap<String, Busybox>,
 }
 
-pub async fn run<'p>(plan: &'p Plan, daemon: &Daemon, settings: &Settings, events: &Events) -> Vec<Row<'p>> {
-    let run = Run {
-        plan,
-        daemon,
-        settings,
-        events,
-        elapsed: RefCell::new(vec![Duration::ZERO; plan.steps.len()]),
-    };
-    let built = run.build().await;
-    let pushed = if built.iter().all(|outcome| outcome.done().is_some()) {
-        run.push(&built).await
-    } else {
-        BTreeMap::new()
-    };
-    daemon.forget_siblings().await;
-    run.rows(built, pushed)
+impl Workshop {
+    /// Takes away what only the run needed.
+    pub async fn tidy(&self, limits: &Limits) {
+        if limits.cancel.is_cancelled() {
+            // whoever interrupts does not wait for a daemon that is slow
+            let _ = timeout(TIDYING, self.engine.tidy_up()).await;
+        } else {
+            self.engine.tidy_up().await;
+        }
+    }
 }
 
-struct Run<'p, 'r> {
+/// An image that others may stand on.
+#[derive(Clone, Debug)]
+pub enum Have {
+    Built(Built),
+    /// In a registry, as `REPOSITORY@DIGEST`.
+    Published {
+        image: String,
+    },
+    /// Nobody needs it.
+    Nothing,
+}
+
+/// The builds of a run, as they go.
+pub struct Builds<'p, 'r> {
     plan: &'p Plan,
-    daemon: &'r Daemon,
-    settings: &'r Settings,
-    events: &'r Events,
+    /// There has to be one where anything is built.
+    workshop: Option<&'r Workshop>,
+    /// What stands in the place of the names of images of elsewhere.
+    digests: BTreeMap<String, Digest>,
+    /// They hide what builds must not tell.
+    events: Events,
     /// What each step has taken so far.
     elapsed: RefCell<Vec<Duration>>,
+    /// By image: its variants take turns, so that what they share is built once and is the same in both.
+    turns: RefCell<BTreeMap<&'p ImageName, Arc<Mutex<()>>>>,
+    /// The steps that were said not to be built.
+    blocked: RefCell<BTreeSet<usize>>,
 }
 
-impl<'p> Run<'p, '_> {
-    async fn build(&self) -> Vec<Outcome<Built>> {
-        let needs: Vec<_> = self.plan.steps.iter().map(Step::needs).collect();
-        execute::run(&needs, &self.settings.limits, async |index, given| {
-            let step = &self.plan.steps[index];
-            let label = step.label();
-            self.events.send(Event::Building { step: label.clone() });
-            let result = self.timed(index, Box::pin(self.build_step(step, &label, &given))).await;
-            self.events.send(match &result {
-                Ok(built) => Event::Built {
-                    step: label,
-                    id: built.id.clone(),
-                    elapsed: self.elapsed.borrow()[index],
-                },
-                Err(error) => Event::BuildFailed {
-                    step: label,
-                    message: format!("{error:#}"),
-                },
-            });
-            result
-        })
-        .await
+impl<'p, 'r> Builds<'p, 'r> {
+    #[must_use]
+    pub fn new(plan: &'p Plan, workshop: Option<&'r Workshop>, digests: BTreeMap<String, Digest>, events: &Events) -> Self {
+        let hidden = workshop.map(|workshop| docker_config::logins(&workshop.proxies));
+        Self {
+            plan,
+            workshop,
+            digests,
+            events: events.clone().hiding(hidden.unwrap_or_default()),
+            elapsed: RefCell::new(vec![Duration::ZERO; plan.steps.len()]),
+            turns: RefCell::default(),
+            blocked: RefCell::default(),
+        }
     }
 
-    async fn build_step(&self, step: &Step, label: &str, given: &[Built]) -> Result<Built, Error> {
-        match &step.work {
-            Work::Build { build, siblings, external } => {
-                let mut names = BTreeMap::new();
-                for (need, built) in step.needs().into_iter().zip(given) {
-                    let image = &self.plan.steps[need].image;
-                    names.insert(need, self.daemon.sibling_name(image, &built.id).await?);
-                }
-                let replacements: Vec<_> = siblings
-                    .iter()
-                    .map(|sibling| (sibling.span.clone(), names[&sibling.step].clone()))
-                    .collect();
-                let recipe = Recipe {
-                    build,
-                    reference: &step.reference,
-                    dockerfile: &build.dockerfile.parsed.replace(&replacements),
-                    external,
-                    pull: self.settings.pull,
-                    no_cache: self.settings.no_cache,
-                };
-                self.daemon.build(recipe, label, self.events).await
-            }
-            Work::AddUtilities { platform, .. } => {
-                let addition = Addition {
-                    image: &step.image,
-                    normal: &given[0].id,
-                    busybox: &self.settings.utilities[platform],
-                    platform,
-                    reference: &step.reference,
-                };
-                self.daemon.add_utilities(addition, label, self.events).await
+    #[must_use]
+    pub fn workshop(&self) -> &'r Workshop {
+        self.workshop.expect("where something is built, there is a workshop")
+    }
+
+    /// Builds a step; `given` is what its needs are. A builder that pushes by itself pushes it as `push_as`.
+    ///
+    /// # Errors
+    /// When the build fails, or what it stands on cannot be had.
+    pub async fn build(&self, index: usize, given: &[Have], push_as: &[Reference]) -> Result<Have, Error> {
+        let step = &self.plan.steps[index];
+        let label = step.label();
+        self.events.send(Event::Building { step: label.clone() });
+        let result = self.timed(index, Box::pin(self.carry_out(step, &label, given, push_as))).await;
+        self.events.send(match &result {
+            Ok(built) => Event::Built {
+                step: label,
+                id: built.id.clone(),
+                cached: built.cached,
+                elapsed: self.elapsed(index),
+            },
+            Err(error) if error.is::<PushOf>() => Event::PushFailed {
+                step: label,
+                message: format!("{error:#}"),
+            },
+            Err(error) => Event::BuildFailed {
+                step: label,
+                message: format!("{error:#}"),
+            },
+        });
+        if result.is_err() {
+            self.tell_blocked(index);
+        }
+        result.map(Have::Built)
+    }
+
+    /// What stands on a failed step is told at once, not when its turn comes.
+    fn tell_blocked(&self, failed: usize) {
+        let mut blocked = self.blocked.borrow_mut();
+        let mut lost = BTreeSet::from([failed]);
+        for (index, step) in self.plan.steps.iter().enumerate() {
+            if step.needs().iter().any(|need| lost.contains(need)) && lost.insert(index) && blocked.insert(index) {
+                self.events.send(Event::Blocked {
+                    step: step.label(),
+                    by: self.plan.steps[failed].label(),
+                });
             }
         }
     }
 
-    async fn push(&self, built: &[Outcome<Built>]) -> BTreeMap<usize, Outcome<Pushed>> {
-        let published: Vec<usize> = (0..self.plan.steps.len()).filter(|index| self.plan.steps[*index].publish).collect();
-        let layers = |index: &usize| built[*index].done().map_or(&[][..], |built| built.layers.as_slice());
-        let layers: Vec<&[String]> = published.iter().map(layers).collect();
-        let outcomes = publish::push_all(&layers, &self.settings.limits, async |position| {
-            let index = published[position];
-            let step = &self.plan.steps[index];
-            let label = step.label();
-            self.events.send(Event::Pushing {
-                step: label.clone(),
-                reference: step.reference.to_string(),
-            });
-            let result = self.timed(index, self.daemon.push(&step.reference)).await;
-            self.events.send(match &result {
-                Ok(pushed) => Event::Pushed {
-                    step: label,
-                    digest: pushed.digest.clone(),
-                    elapsed: self.elapsed.borrow()[index],
-                },
-                Err(error) => Event::PushFailed {
-                    step: label,
-                    message: format!("{error:#}"),
-                },
-            });
-            result
-        })
-        .await;
-        published.into_iter().zip(outcomes).collect()
+    async fn carry_out(&self, step: &'p Step, label: &str, given: &[Have], push_as: &[Reference]) -> Result<Built, Error> {
+        let workshop = self.workshop();
+        let names = Names {
+            reference: &step.reference,
+            push_as,
+        };
+        let mut siblings = BTreeMap::new();
+        for (need, have) in step.needs().into_iter().zip(given) {
+            siblings.insert(need, self.name_of(need, have).await?);
+        }
+        match &step.work {
+            Work::Build {
+                build,
+                siblings: places,
+                external,
+            } => {
+                let turn = Arc::clone(self.turns.borrow_mut().entry(&step.image).or_default());
+                let _turn = turn.lock().await;
+                let places = places.iter().map(|place| (place.span.clone(), siblings[&place.step].clone()));
+                let replacements: Vec<_> = places.chain(externals::replacements(build, &self.digests)?).collect();
+                let recipe = Recipe {
+                    image: &step.image,
+                    build: &externals::with_digests(build, &self.digests),
+                    names,
+                    dockerfile: &build.dockerfile.parsed.replace(&replacements),
+                    external,
+                    contexts: &workshop.contexts,
+                    proxies: &workshop.proxies,
+                    pull: workshop.pull,
+                    no_cache: workshop.no_cache,
+                };
+                workshop.engine.build(recipe, label, &self.events).await
+            }
+            Work::AddUtilities { normal, platforms } => {
+                let addition = Addition {
+                    image: &step.image,
+                    normal: &siblings[normal],
+                    utilities: &workshop.utilities,
+                    platforms,
+                    names,
+                };
+                workshop.engine.add_utilities(addition, label, &self.events).await
+            }
+        }
     }
 
-    async fn timed<T>(&self, index: usize, work: impl Future<Output = T>) -> T {
+    /// How a Dockerfile names what stands at the place of a sibling.
+    async fn name_of(&self, sibling: usize, have: &Have) -> Result<String, Error> {
+        let step = &self.plan.steps[sibling];
+        match have {
+            Have::Built(built) => self.workshop().engine.sibling_name(&step.image, &step.reference, built).await,
+            Have::Published { image } => Ok(image.clone()),
+            Have::Nothing => unreachable!("what a step needs is there before it"),
+        }
+    }
+
+    /// Counts the time of `work` as the step's.
+    pub async fn timed<T>(&self, step: usize, work: impl Future<Output = T>) -> T {
         let start = Instant::now();
         let result = work.await;
-        self.elapsed.borrow_mut()[index] += start.elapsed();
+        self.elapsed.borrow_mut()[step] += start.elapsed();
         result
     }
 
-    fn rows(&self, built: Vec<Outcome<Built>>, mut pushed: BTreeMap<usize, Outcome<Pushed>>) -> Vec<Row<'p>> {
-        let elapsed = self.elapsed.borrow();
-        let fates = built
-            .into_iter()
-            .enumerate()
-            .map(|(index, built)| self.fate(built, pushed.remove(&index)));
-        self.plan
-            .steps
-            .iter()
-            .zip(fates)
-            .zip(elapsed.iter())
-            .map(|((step, fate), elapsed)| Row {
-                step,
-                fate,
-                elapsed: *elapsed,
-            })
-            .collect()
+    #[must_use]
+    pub fn elapsed(&self, step: usize) -> Duration {
+        self.elapsed.borrow()[step]
     }
+}
 
-    fn fate(&self, built: Outcome<Built>, pushed: Option<Outcome<Pushed>>) -> Fate {
-        match (built, pushed) {
-            (Outcome::Failed(problem), _) => Fate::BuildFailed { problem },
-            (Outcome::Blocked(by), _) => Fate::Blocked {
-                by: self.plan.steps[by].label(),
+/// The tag of what is in the registry only for builds.
+fn kept_for_builders() -> Result<Tag, Problem> {
+    "in-progress".parse()
+}
+
+/// Builds every step of the plan, and publishes nothing. What others stand on goes to the registry where builders can have
+/// it only from there.
+pub async fn build<'p>(plan: &'p Plan, workshop: &Workshop, limits: &Limits, events: &Events) -> Vec<Row<'p>> {
+    let builds = Builds::new(plan, Some(workshop), BTreeMap::new(), events);
+    let needs: Vec<_> = plan.steps.iter().map(Step::needs).collect();
+    let is_needed = |index: usize| needs.iter().flatten().any(|need| *need == index);
+    let outcomes = execute::run(&needs, limits, async |index, given: Vec<Have>| {
+        let staged = if workshop.engine.keeps_images() || !is_needed(index) {
+            Vec::new()
+        } else {
+            vec![plan.steps[index].reference.repository().tagged(kept_for_builders()?)]
+        };
+        builds.build(index, &given, &staged).await
+    })
+    .await;
+    workshop.tidy(limits).await;
+    let rows = outcomes.into_iter().enumerate().map(|(index, outcome)| Row {
+        step: &plan.steps[index],
+        fate: match outcome {
+            Outcome::Done(Have::Built(built)) => Fate::Built { id: built.id },
+            Outcome::Done(_) | Outcome::Stopped => Fate::Stopped,
+            Outcome::Failed(problem) => Fate::of_failure(problem),
+            Outcome::Blocked(by) => Fate::Blocked {
+                by: plan.steps[by].label(),
             },
-            (Outcome::Stopped, _) => Fate::Stopped,
-            (Outcome::Done(built), Some(Outcome::Done(pushed))) => Fate::Pushed {
-                id: built.id,
-                digest: pushed.digest,
-                bytes: pushed.bytes,
-            },
-            (Outcome::Done(_), Some(Outcome::Failed(problem))) => Fate::PushFailed { problem },
-            (Outcome::Done(built), _) => Fate::Built { id: built.id },
-        }
-    }
+        },
+        elapsed: builds.elapsed(index),
+        published: false,
+    });
+    rows.collect()
 }

@@ -1,7 +1,7 @@
 //! Whose channel it is: the OS user's, as `whoami` prints it, unless another name is given.
 
 use crate::channel::UserName;
-use crate::problem::Problem;
+use crate::problem::{Problem, printable};
 
 const ROOT: &str = "root";
 
@@ -31,16 +31,20 @@ pub fn identify(surroundings: &Surroundings) -> Result<Identity, Problem> {
     let name = UserName::clean(&raw)?;
     let mut notes = Vec::new();
     if name.as_str() != raw {
-        notes.push(format!(
-            "the channel of `{}` is called `{}`",
-            crate::problem::printable(&raw),
-            name.as_str()
-        ));
+        notes.push(format!("the channel of `{}` is called `{}`", printable(&raw), name.as_str()));
     }
     if name.as_str() == ROOT {
         notes.push("the channel `root` is shared by everyone who builds as root; --user NAME chooses another".to_owned());
     }
     Ok(Identity { name, notes })
+}
+
+/// Who runs the program, as the system calls them; the number where it does not.
+#[must_use]
+pub fn os_name() -> String {
+    let uid = users::get_effective_uid();
+    let user = users::get_user_by_uid(uid);
+    user.map_or_else(|| uid.to_string(), |user| printable(&user.name().to_string_lossy()))
 }
 
 fn os_user(surroundings: &Surroundings) -> Result<String, Problem> {
@@ -52,7 +56,7 @@ fn os_user(surroundings: &Surroundings) -> Result<String, Problem> {
     let name = user.name().to_string_lossy().into_owned();
     match &surroundings.sudo_user {
         Some(caller) if name == ROOT && caller != ROOT => {
-            let caller = crate::problem::printable(caller);
+            let caller = printable(caller);
             Err(Problem::usage("under sudo this would be the channel `root`, which is nobody's own")
                 .hint(format!(
                     "to use Docker without sudo: sudo usermod -aG docker {caller}, then log in again"

@@ -4,14 +4,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the top down: one may import those of the groups below its own, and of its own group.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 13] = [
     &["commands"],
     &["report"],
+    &["release"],
     &["run"],
-    &["cli", "execute", "publish", "docker", "summary"],
-    &["context", "plan"],
+    &["guard", "publish"],
+    &["cli", "docker", "execute", "layers", "resolve", "summary"],
+    &["record", "registry"],
+    &["fingerprint"],
+    &["context", "externals", "plan"],
     &["manifest"],
-    &["channel", "dockerfile", "event", "user", "credentials", "endpoint"],
+    &[
+        "builder",
+        "channel",
+        "dockerfile",
+        "event",
+        "user",
+        "credentials",
+        "endpoint",
+        "git",
+        "lock",
+    ],
     &["docker_config", "machine", "reference"],
     &["atomic", "problem"],
 ];

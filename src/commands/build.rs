@@ -1,14 +1,19 @@
-use anyhow::Error;
+use anyhow::{Context as _, Error};
 
+use super::interrupt::Interrupt;
 use super::session;
 use crate::cli::{Common, Run, Variants};
+use crate::event::Events;
+use crate::execute::Limits;
 use crate::plan::{self, Purpose, Request};
 use crate::report;
+use crate::run;
 
-pub async fn build(common: &Common, variants: Variants, run: &Run, images: &[String]) -> Result<(), Error> {
+pub async fn build(common: &Common, variants: Variants, options: &Run, images: &[String]) -> Result<(), Error> {
+    let form = report::choose(options.progress(), common.verbose)?;
     let manifest = session::manifest(common)?;
-    let owner = session::owner(common, variants.selection, Some(&manifest))?;
-    let registry = session::registry(common, Some(&manifest), &owner)?;
+    let owner = session::owner(common, variants.selection, manifest.names())?;
+    let registry = session::registry(common, || Ok(manifest.registry_of(&owner).clone()))?;
     let request = Request {
         owner: &owner,
         variants: variants.list(),
@@ -16,9 +21,22 @@ pub async fn build(common: &Common, variants: Variants, run: &Run, images: &[Str
         purpose: Purpose::Build,
     };
     let plan = plan::plan(&manifest, &registry, &request)?;
-    if run.dry_run {
+    if options.dry_run {
         report::plan(&plan);
         return Ok(());
     }
-    session::carry_out(&manifest, &plan, Purpose::Build, run).await
+    let interrupt = Interrupt::listen().context("listening for Ctrl-C")?;
+    let (docker, contexts) = (session::Docker::configured()?, session::contexts());
+    let preparing = session::workshop(&docker, &manifest, &plan, &contexts, options);
+    let workshop = session::unless_interrupted(&interrupt, preparing).await?;
+    if !workshop.engine.keeps_images() {
+        report::note(
+            "no daemon takes part: what is built stays in the builder's cache, and what other images stand on goes to the registry for them",
+        );
+    }
+    let build = async |limits: &Limits, events: &Events| run::build(&plan, &workshop, limits, events).await;
+    let (rows, logs) = session::shown(form, &plan, options, &interrupt, build).await?;
+    let metadata = options.metadata_file.as_ref().map_or(Ok(()), |path| report::metadata(&rows, path));
+    report::finish(&plan, &rows, &[], Purpose::Build, form, &logs)?;
+    metadata
 }

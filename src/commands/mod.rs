@@ -2,20 +2,26 @@
 
 mod build;
 mod channels;
+mod interrupt;
 mod push;
 mod session;
+mod sources;
+mod stable;
+mod status;
 
 use anyhow::Error;
 
 use crate::cli::{Cli, Command};
+use crate::problem::Exit;
 
 /// # Errors
 /// What the command could not do.
-pub async fn run(cli: &Cli) -> Result<(), Error> {
+pub async fn run(cli: &Cli) -> Result<Exit, Error> {
     match &cli.command {
-        Command::PushAll(push) => push::push(&cli.common, push, &[]).await,
-        Command::PushImage { images, push } => push::push(&cli.common, push, images).await,
-        Command::Build { images, variants, run } => build::build(&cli.common, *variants, run, images).await,
-        Command::Channels { command } => Ok(channels::channels(&cli.common, command.as_ref())?),
+        Command::PushAll(push) => push::push(&cli.common, push, &[]).await.map(|()| Exit::Done),
+        Command::PushImage { images, push } => push::push(&cli.common, push, images).await.map(|()| Exit::Done),
+        Command::Build { images, variants, run } => build::build(&cli.common, *variants, run, images).await.map(|()| Exit::Done),
+        Command::Status { variants, json } => status::status(&cli.common, *variants, *json).await,
+        Command::Channels { command } => channels::channels(&cli.common, command.as_ref()).await,
     }
 }

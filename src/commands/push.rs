@@ -1,50 +1,234 @@
-use std::env;
+use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::Error;
+use anyhow::{Context as _, Error};
 
-use super::session;
-use crate::channel::Owner;
+use super::interrupt::Interrupt;
+use super::session::{self, Docker};
+use super::sources::sources;
+use super::stable;
+use crate::channel::{Owner, Variant};
 use crate::cli::{Common, Push};
+use crate::context::Contexts;
+use crate::event::Events;
+use crate::execute::Limits;
+use crate::git::{Repository, Revision};
+use crate::machine;
+use crate::manifest::Manifest;
 use crate::plan::{self, Plan, Purpose, Request};
 use crate::problem::Problem;
+use crate::publish::{Channel, Stored};
+use crate::record::Writer;
+use crate::reference::{ImageName, Registry};
+use crate::registry::Client;
+use crate::release::{self, Author, Places, Release};
 use crate::report;
+use crate::run::Workshop;
+use crate::user;
 
 /// `images` is a filter on the whole manifest; none named: all.
 pub async fn push(common: &Common, push: &Push, images: &[String]) -> Result<(), Error> {
+    let form = report::choose(push.run.progress(), common.verbose)?;
     let manifest = session::manifest(common)?;
-    let owner = session::owner(common, push.variants.selection, Some(&manifest))?;
-    let registry = session::registry(common, Some(&manifest), &owner)?;
+    let owner = session::owner(common, push.variants.selection, manifest.names())?;
+    let registry = session::registry(common, || Ok(manifest.registry_of(&owner).clone()))?;
     let request = Request {
         owner: &owner,
         variants: push.variants.list(),
         images,
         purpose: Purpose::Publish,
     };
-    let plan = plan::plan(&manifest, &registry, &request)?;
+    let plan = Arc::new(plan::plan(&manifest, &registry, &request)?);
     if push.run.dry_run {
         report::plan(&plan);
         return Ok(());
     }
-    if owner == Owner::Stable && !push.yes {
-        confirm_stable(&plan)?;
-    }
-    session::carry_out(&manifest, &plan, Purpose::Publish, &push.run).await
+    let interrupt = Interrupt::listen().context("listening for Ctrl-C")?;
+    let writer = Writer::new(user::os_name(), machine::host());
+    let channels: Vec<String> = plan.channels.iter().map(|channel| format!("{registry}/{channel}")).collect();
+    let _turn = session::unless_interrupted(&interrupt, async { Ok(session::turn(&channels, &writer).await) }).await?;
+    let desk = Desk {
+        manifest: &manifest,
+        docker: session::Docker::configured()?,
+        contexts: session::contexts(),
+        owner: &owner,
+        stable: session::registry(common, || Ok(manifest.registry_of(&Owner::Stable).clone()))?,
+        writer,
+    };
+    let ready = session::unless_interrupted(&interrupt, desk.ready(&plan, &registry, push)).await?;
+    let Some(Ready { release, workshop, author }) = ready else {
+        return Ok(());
+    };
+    let carry = async |limits: &Limits, events: &Events| release::carry_out(&release, workshop.as_ref(), &author, limits, events).await;
+    let (carried, logs) = session::shown(form, &plan, &push.run, &interrupt, carry).await?;
+    let metadata = push
+        .run
+        .metadata_file
+        .as_ref()
+        .map_or(Ok(()), |path| report::metadata(&carried.rows, path));
+    remember(&release);
+    tell_what_else(&manifest, &carried.records);
+    let verdict = report::finish(&plan, &carried.rows, &carried.records, Purpose::Publish, form, &logs);
+    carried.problem.map_or(Ok(()), Err)?;
+    verdict?;
+    // what became of the images goes before a file that could not be written
+    metadata
 }
 
-fn confirm_stable(plan: &Plan) -> Result<(), Problem> {
-    if env::var("CI").is_ok_and(|value| value == "true") {
-        return Ok(());
-    }
-    if !report::somebody_is_there() {
-        return Err(
-            Problem::usage("a push to the channel `stable` is to be confirmed, and there is no terminal to ask at")
-                .hint("--yes, or CI=true, confirms it"),
+/// What a push is prepared with.
+struct Desk<'m> {
+    manifest: &'m Manifest,
+    docker: Docker,
+    contexts: Arc<Contexts>,
+    owner: &'m Owner,
+    /// The registry of the channel `stable`.
+    stable: Registry,
+    writer: Writer,
+}
+
+/// A push that only has to be carried out.
+struct Ready<'p> {
+    release: Release<'p>,
+    workshop: Option<Workshop>,
+    author: Author,
+}
+
+impl Desk<'_> {
+    /// None where the sources are superseded: nothing is to be done then.
+    async fn ready<'p>(&self, plan: &'p Arc<Plan>, registry: &Registry, push: &Push) -> Result<Option<Ready<'p>>, Error> {
+        let client = session::client(&self.docker, self.manifest.insecure_registries.clone())?;
+        let places = places(self.owner, registry, &self.stable, &client)?;
+        let anew = push.force || push.run.pull || push.run.no_cache;
+        let sources = sources(plan, self.manifest, &self.docker, &client, &self.contexts);
+        let (events, notes) = Events::channel();
+        // a helper may take its time, so it begins at once
+        let (looked, credential) = tokio::join!(
+            Release::look(plan, places, sources, anew, &events),
+            self.docker.credentials.for_host(registry.host())
         );
+        drop(events);
+        session::show_notes(notes).await;
+        let release = match (looked, credential) {
+            (Ok(release), _) => release,
+            (Err(looked), Err(credential)) => {
+                report::error(&looked);
+                return Err(Problem::failed(credential.to_string()).hint(credential.hint()).into());
+            }
+            (Err(looked), Ok(_)) => return Err(looked),
+        };
+        self.tell(&release);
+        let revision = self.revision(plan).await;
+        let mut record_anyway = false;
+        if *self.owner == Owner::Stable {
+            match stable::admit(&release, self.manifest, &revision, push).await? {
+                stable::Admission::Superseded => return Ok(None),
+                stable::Admission::Granted { newer } => record_anyway = newer,
+            }
+        }
+        let workshop = self.workshop(&release, push).await?;
+        let author = Author {
+            writer: self.writer.clone(),
+            revision: revision.ok(),
+            record_anyway,
+        };
+        Ok(Some(Ready { release, workshop, author }))
     }
-    let images = plan.steps.iter().filter(|step| step.publish).count();
-    if report::confirm(&format!("Push {images} images to `stable` in {}?", plan.registry)) {
-        Ok(())
-    } else {
-        Err(Problem::failed("not confirmed; nothing was done"))
+
+    /// What a person may want to know before anything is done.
+    fn tell(&self, release: &Release<'_>) {
+        for step in release.moved_by_others() {
+            report::note(&format!(
+                "{} is not what the channel's record says: it is put right",
+                step.reference
+            ));
+        }
+        let Owner::User(_) = self.owner else { return };
+        for stored in release.records().flatten() {
+            let (last, me) = (&stored.record.writer, &self.writer);
+            if (&last.user, &last.host) != (&me.user, &me.host) {
+                let channel = &stored.record.channel;
+                report::note(&format!(
+                    "{channel} was last written by {} on {} ({})",
+                    last.user, last.host, last.at
+                ));
+            }
+        }
+    }
+
+    async fn revision(&self, plan: &Plan) -> Result<Revision, String> {
+        let contexts: Vec<&Path> = plan.builds().map(|build| build.context.as_path()).collect();
+        Repository::at(&self.manifest.folder).revision(&contexts).await
+    }
+
+    /// What is missing is said at once, before any build: the daemon, and the right to push.
+    async fn workshop(&self, release: &Release<'_>, push: &Push) -> Result<Option<Workshop>, Error> {
+        if release.to_build().next().is_none() {
+            return Ok(None);
+        }
+        let connecting = session::workshop(&self.docker, self.manifest, release.plan(), &self.contexts, &push.run);
+        let (refused, workshop) = tokio::join!(release.refused_uploads(), connecting);
+        let mut errors: Vec<Error> = refused.into_iter().map(Error::from).collect();
+        let workshop = workshop.map_err(|error| errors.push(error)).ok();
+        match errors.pop() {
+            None => Ok(workshop),
+            Some(last) => {
+                errors.iter().for_each(report::error);
+                Err(last)
+            }
+        }
+    }
+}
+
+/// `stable` is the registry of the channel `stable`.
+pub(super) fn places(owner: &Owner, registry: &Registry, stable: &Registry, client: &Client) -> Result<Places, Problem> {
+    let channel = |owner: &Owner, variant, registry: &Registry| Channel::new(owner.channel(variant), registry.clone(), client.clone());
+    // copies run downhill only: a push to stable takes nothing from another channel
+    let mut uphill = Vec::new();
+    if *owner != Owner::Stable && stable.host() == registry.host() {
+        for variant in [Variant::Normal, Variant::Debug] {
+            uphill.push(channel(&Owner::Stable, variant, stable)?);
+        }
+    }
+    Ok(Places {
+        normal: channel(owner, Variant::Normal, registry)?,
+        debug: channel(owner, Variant::Debug, registry)?,
+        uphill,
+    })
+}
+
+/// What the channel lacks of the manifest's images, and what it has beyond them.
+fn tell_what_else(manifest: &Manifest, records: &[Stored]) {
+    for Stored { record, .. } in records {
+        let lacking = manifest
+            .images
+            .iter()
+            .filter(|image| image.push && !record.images.contains_key(&image.name));
+        let lacking: Vec<&str> = lacking.map(|image| image.name.as_str()).collect();
+        if !lacking.is_empty() {
+            report::note(&format!(
+                "{} lacks {}: `lattice-images push-all` fills it",
+                record.channel,
+                lacking.join(", ")
+            ));
+        }
+        let is_former = |name: &&ImageName| manifest.image(name).is_none_or(|image| !image.push);
+        let former: Vec<&str> = record.images.keys().filter(is_former).map(ImageName::as_str).collect();
+        if !former.is_empty() {
+            let channel = &record.channel;
+            report::note(&format!(
+                "{channel} has {}, which the manifest no longer has: `lattice-images channels clean` removes it",
+                former.join(", ")
+            ));
+        }
+    }
+}
+
+/// What the images were built from, so that a later `status` can say why they differ.
+fn remember(release: &Release<'_>) {
+    let Some(cache) = session::cache() else { return };
+    for print in &release.sources().prints {
+        if let Err(error) = print.parts.keep(&cache, &print.fingerprint) {
+            tracing::debug!("{error}");
+        }
     }
 }

@@ -3,27 +3,36 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context as _, Error};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use anyhow::Error;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tracing::debug;
 
+use super::interrupt::Interrupt;
+use crate::builder::{self, Choice};
 use crate::channel::{Owner, Variant};
 use crate::cli::{Common, Run, Selection, Variants};
+use crate::context::{Contexts, HashCache};
 use crate::credentials::{Credentials, HELPER_TIMEOUT};
-use crate::docker::{BuilderChoice, Busybox, Daemon};
-use crate::docker_config::{DockerConfig, process_environment};
-use crate::endpoint;
+use crate::docker::{Access, BuilderChoice, Busybox, Daemon, Engine};
+use crate::docker_config::{DockerConfig, Secret, process_environment};
+use crate::event::{Event, Events};
 use crate::execute::{Limits, OnFailure};
+use crate::lock::{self, Lock};
 use crate::machine;
-use crate::manifest::{self, Environment, Manifest};
-use crate::plan::{Plan, Purpose, Work};
+use crate::manifest::{self, Environment, Lookup, Manifest, Outline};
+use crate::plan::{Plan, Work};
 use crate::problem::Problem;
-use crate::reference::Registry;
-use crate::report::{self, Logs, Reporter};
-use crate::run::{self, Settings};
+use crate::record::Writer;
+use crate::reference::{ImageName, Registry};
+use crate::registry::{Client, Options};
+use crate::report::{self, Form, Logs, Reporter};
+use crate::run::Workshop;
 use crate::user::{self, Surroundings};
+
+const LOOKUP: Lookup<'static> = &|name| env::var(name).ok();
 
 impl Selection {
     #[must_use]
@@ -45,27 +54,37 @@ impl Variants {
 
 /// The manifest that is named, or the nearest one.
 pub fn manifest(common: &Common) -> Result<Manifest, Problem> {
-    found_manifest(common)?.ok_or_else(|| {
+    let current = current()?;
+    let path = manifest_path(common, &current).ok_or_else(|| {
         Problem::usage(format!("there is no {} in this folder or above it", manifest::FILE_NAME))
             .hint("-f FILE (or LATTICE_IMAGES_FILE) names one")
-    })
-}
-
-/// Like [`manifest`], for verbs that can do without.
-pub fn found_manifest(common: &Common) -> Result<Option<Manifest>, Problem> {
-    let current = env::current_dir().map_err(|error| Problem::failed(format!("the current folder cannot be read: {error}")))?;
+    })?;
     let environment = Environment {
-        lookup: &|name| env::var(name).ok(),
+        lookup: LOOKUP,
         current: &current,
     };
-    let named = common.file.clone().filter(|file| !file.as_os_str().is_empty());
-    named
-        .or_else(|| manifest::find(&current))
-        .map(|path| Manifest::load(&path, environment))
+    Manifest::load(&path, environment)
+}
+
+/// The names in it, where there is one: for verbs that can do without, and build nothing.
+pub fn outline(common: &Common) -> Result<Option<Outline<'static>>, Problem> {
+    let current = current()?;
+    manifest_path(common, &current)
+        .map(|path| Outline::load(&path, &current, LOOKUP))
         .transpose()
 }
 
-pub fn owner(common: &Common, selection: Selection, manifest: Option<&Manifest>) -> Result<Owner, Problem> {
+fn current() -> Result<PathBuf, Problem> {
+    env::current_dir().map_err(|error| Problem::failed(format!("the current folder cannot be read: {error}")))
+}
+
+fn manifest_path(common: &Common, current: &Path) -> Option<PathBuf> {
+    let named = common.file.clone().filter(|file| !file.as_os_str().is_empty());
+    named.or_else(|| manifest::find(current))
+}
+
+/// `images` are those of the manifest, as far as there is one.
+pub fn owner<'m>(common: &Common, selection: Selection, images: impl IntoIterator<Item = &'m ImageName>) -> Result<Owner, Problem> {
     if selection.stable {
         return match &common.user {
             Some(_) => Err(Problem::usage(
@@ -80,105 +99,184 @@ pub fn owner(common: &Common, selection: Selection, manifest: Option<&Manifest>)
         sudo_user: set("SUDO_USER"),
     };
     let identity = user::identify(&surroundings)?;
-    if let Some(manifest) = manifest {
-        identity.name.refuse_images(manifest.names())?;
-    }
+    identity.name.refuse_images(images)?;
     identity.notes.iter().for_each(|note| report::note(note));
     Ok(Owner::User(identity.name))
 }
 
-pub fn registry(common: &Common, manifest: Option<&Manifest>, owner: &Owner) -> Result<Registry, Problem> {
-    match (common.registry.as_deref().filter(|text| !text.is_empty()), manifest) {
-        (Some(text), _) => text.parse(),
-        (None, Some(manifest)) => Ok(manifest.registry_of(owner).clone()),
-        (None, None) => manifest::DEFAULT_REGISTRY.parse(),
+/// The registry that is named, else `manifests`.
+pub fn registry(common: &Common, manifests: impl FnOnce() -> Result<Registry, Problem>) -> Result<Registry, Problem> {
+    match common.registry.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) => text.parse(),
+        None => manifests(),
     }
 }
 
-/// Carries out a plan with the daemon and shows what came of it.
-pub async fn carry_out(manifest: &Manifest, plan: &Plan, purpose: Purpose, options: &Run) -> Result<(), Error> {
+/// What Docker's own client would be configured with.
+pub struct Docker {
+    pub config: DockerConfig,
+    /// Each host is asked for once.
+    pub credentials: Credentials,
+}
+
+impl Docker {
+    pub fn configured() -> Result<Self, Problem> {
+        let config = DockerConfig::load(&process_environment).map_err(|error| Problem::failed(error.to_string()).hint(error.hint()))?;
+        config.notes.iter().for_each(|note| report::note(note));
+        let credentials = Credentials::new(&config, env::var_os("PATH"), HELPER_TIMEOUT);
+        Ok(Self { config, credentials })
+    }
+}
+
+pub fn client(docker: &Docker, insecure: Vec<String>) -> Result<Client, Problem> {
+    let mut options = Options::from_environment(&process_environment, insecure);
+    options.on_waiting = Some(Arc::new(|host| report::note(&format!("waiting for {host}"))));
+    Client::new(docker.credentials.clone(), options)
+}
+
+/// What is read of folders in this run, and remembered of runs before.
+pub fn contexts() -> Arc<Contexts> {
+    Arc::new(Contexts::new(HashCache::new(cache().as_deref())))
+}
+
+/// Reaches what builds, and makes ready what builds of the plan need.
+pub async fn workshop(
+    docker: &Docker,
+    manifest: &Manifest,
+    plan: &Plan,
+    contexts: &Arc<Contexts>,
+    options: &Run,
+) -> Result<Workshop, Error> {
     let mut utilities = BTreeMap::new();
     for platform in debug_platforms(plan) {
         utilities.insert(platform.to_owned(), Busybox::from_manifest(&manifest.utilities, platform)?);
     }
-    let daemon = connect().await?;
-    daemon.refuse_what_it_cannot_do(plan.builds())?;
+    let (engine, proxies) = connect(docker, manifest, options).await?;
+    engine.refuse_what_it_cannot_do(plan.builds())?;
     let mut ready = BTreeMap::new();
     for (platform, busybox) in utilities {
         let busybox = match busybox {
             Some(busybox) => busybox,
-            None => daemon.busybox(&manifest.utilities, &platform).await?,
+            None => match engine.busybox(&manifest.utilities, &platform).await {
+                Ok(busybox) => busybox,
+                Err(error) => {
+                    engine.tidy_up().await;
+                    return Err(error);
+                }
+            },
         };
         ready.insert(platform, busybox);
     }
-    let settings = Settings {
-        limits: limits(options)?,
+    Ok(Workshop {
+        engine,
+        contexts: Arc::clone(contexts),
         pull: options.pull,
         no_cache: options.no_cache,
+        proxies,
         utilities: ready,
-    };
-    let width = plan.steps.iter().map(|step| step.label().len()).max().unwrap_or(0);
-    let (events, reporter) = Reporter::start(options.progress(), width, Logs::new(cache().as_deref()));
-    let rows = run::run(plan, &daemon, &settings, &events).await;
-    let logs = reporter.finish(events).await;
-    if let Some(path) = &options.metadata_file {
-        report::metadata(&rows, path)?;
-    }
-    Ok(report::finish(plan, &rows, purpose, options.progress(), &logs)?)
-}
-
-fn debug_platforms(plan: &Plan) -> impl Iterator<Item = &str> {
-    plan.steps.iter().filter_map(|step| match &step.work {
-        Work::AddUtilities { platform, .. } => Some(platform.as_str()),
-        Work::Build { .. } => None,
     })
 }
 
-async fn connect() -> Result<Daemon, Error> {
-    let config = DockerConfig::load(&process_environment).map_err(|error| Problem::failed(error.to_string()).hint(error.hint()))?;
-    config.notes.iter().for_each(|note| report::note(note));
-    let endpoint = endpoint::resolve(&process_environment, &config).map_err(|error| Problem::failed(error.to_string()).hint(error.hint))?;
-    let choice = if env::var("DOCKER_BUILDKIT").is_ok_and(|value| value == "0") {
+/// Two runs on one machine that write to one channel take turns.
+/// Without a cache that can be written, nobody waits.
+pub async fn turn(channels: &[String], writer: &Writer) -> Option<Lock> {
+    let cache = cache()?;
+    let holder = format!("process {} of {}", writer.pid, writer.user);
+    let waiting = |channel: &str, holder: &str| report::note(&format!("{holder} is publishing to {channel}: waiting for its end"));
+    let lock = lock::take(&cache, channels, &holder, waiting).await;
+    lock.inspect_err(|error| debug!("{}: {error}", cache.display())).ok()
+}
+
+/// For what happens before there is a reporter.
+pub async fn show_notes(mut events: UnboundedReceiver<Event>) {
+    while let Some(event) = events.recv().await {
+        if let Event::Note { text, .. } = event {
+            report::note(&text);
+        }
+    }
+}
+
+/// What comes before anything is begun ends with the first Ctrl-C.
+pub async fn unless_interrupted<T>(interrupt: &Interrupt, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::select! {
+        done = work => done,
+        () = interrupt.once.cancelled() => Err(Problem::interrupted("; nothing was begun").into()),
+    }
+}
+
+/// Does `work` and shows its events.
+pub async fn shown<T>(
+    form: Form,
+    plan: &Plan,
+    options: &Run,
+    interrupt: &Interrupt,
+    work: impl AsyncFnOnce(&Limits, &Events) -> T,
+) -> Result<(T, Logs), Error> {
+    let (events, reporter) = Reporter::start(form, plan, Logs::new(cache().as_deref()));
+    let limits = limits(options, interrupt);
+    let done = tokio::select! {
+        done = work(&limits, &events) => Some(done),
+        () = interrupt.twice(&events) => None,
+    };
+    let logs = reporter.finish(events).await;
+    match done {
+        Some(done) => Ok((done, logs)),
+        None => Err(Problem::interrupted(" twice; what was begun may be left undone, and the next run finishes it").into()),
+    }
+}
+
+pub fn debug_platforms(plan: &Plan) -> impl Iterator<Item = &str> {
+    let platforms = plan.steps.iter().filter_map(|step| match &step.work {
+        Work::AddUtilities { platforms, .. } => Some(platforms),
+        Work::Build { .. } => None,
+    });
+    platforms.flatten().map(String::as_str)
+}
+
+/// The daemon of the person, where there is one.
+pub async fn daemon(docker: &Docker) -> Result<Daemon, Error> {
+    let endpoint = builder::daemon(&process_environment, &docker.config)?;
+    Daemon::connect(&endpoint, which(), access(docker, Vec::new())).await
+}
+
+async fn connect(docker: &Docker, manifest: &Manifest, options: &Run) -> Result<(Engine, Vec<(String, Secret)>), Error> {
+    let current = current()?;
+    let named = builder::named(&options.builder, &process_environment, &current, manifest.builder.as_ref());
+    let choice: Choice = builder::resolve(named.as_ref(), &process_environment, &docker.config)?;
+    let (engine, notes) = Engine::connect(&choice, which(), &access(docker, manifest.insecure_registries.clone())).await?;
+    for note in notes {
+        report::note(&note);
+    }
+    Ok((engine, docker.config.proxy_build_args(&choice.address())))
+}
+
+fn which() -> BuilderChoice {
+    if env::var("DOCKER_BUILDKIT").is_ok_and(|value| value == "0") {
         BuilderChoice::Classic
     } else {
         BuilderChoice::Best
-    };
-    let credentials = Credentials::new(&config, env::var_os("PATH"), HELPER_TIMEOUT);
-    let daemon = Daemon::connect(&endpoint, credentials, choice, &machine::id(cache().as_deref())).await?;
-    if choice == BuilderChoice::Best && daemon.builds_classically() {
-        report::note("the daemon has no BuildKit: builds go through its classic builder, which takes the whole context each time");
     }
-    Ok(daemon)
 }
 
-fn limits(options: &Run) -> Result<Limits, Error> {
+fn access(docker: &Docker, insecure_registries: Vec<String>) -> Access {
+    Access {
+        credentials: docker.credentials.clone(),
+        machine: machine::id(cache().as_deref()),
+        insecure_registries,
+    }
+}
+
+fn limits(options: &Run, interrupt: &Interrupt) -> Limits {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let cancel = CancellationToken::new();
-    let mut signals = [SignalKind::interrupt(), SignalKind::terminate()]
-        .map(signal)
-        .into_iter()
-        .collect::<Result<Vec<_>, _>>()
-        .context("listening for Ctrl-C")?;
-    let asked_to_stop = cancel.clone();
-    tokio::spawn(async move {
-        let [interrupt, terminate] = signals.as_mut_slice() else {
-            unreachable!("two signals are listened for")
-        };
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        asked_to_stop.cancel();
-    });
-    Ok(Limits {
+    Limits {
         jobs: options.jobs.map_or(cores, usize::from),
         on_failure: if options.fail_fast { OnFailure::Stop } else { OnFailure::KeepGoing },
-        cancel,
-    })
+        cancel: interrupt.once.clone(),
+    }
 }
 
 /// `$XDG_CACHE_HOME/lattice-images`, else below `~/.cache` (XDG Base Directory Specification).
-fn cache() -> Option<PathBuf> {
+pub fn cache() -> Option<PathBuf> {
     let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
     Some(base.join(Path::new("lattice-images")))

@@ -67,7 +67,7 @@ pub fn shipment(context: &Context, source: &DockerfileSource, text: &str) -> Res
 /// The Dockerfile's path in the context, if it is sent as a file of it.
 fn own_place(context: &Context, source: &DockerfileSource) -> Option<String> {
     let place = source.path.as_ref()?.strip_prefix(&context.root).ok()?;
-    let is_plain = |entry: &&super::Entry| entry.path == place && matches!(entry.kind, Kind::File { .. });
+    let is_plain = |entry: &&super::Entry| *entry.path == *place && matches!(entry.kind, Kind::File { .. });
     context.entries.iter().find(is_plain)?;
     place.to_str().map(str::to_owned)
 }
@@ -101,7 +101,7 @@ fn excluded_name(context: &Context, own_rules: &str, rules: &Dockerignore) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::walk;
+    use crate::context::tree::walk;
     use std::path::PathBuf;
 
     fn shipped(files: &[(&str, &str)], text: &str) -> (Shipment, Vec<String>) {

@@ -16,7 +16,7 @@
 //! a sync of their own and the classic client inside the tar, from which the daemon then removes
 //! them.
 
-mod go_filepath;
+pub(super) mod go_filepath;
 mod go_regexp;
 mod pattern;
 #[cfg(test)]
@@ -90,6 +90,12 @@ impl Dockerignore {
     #[must_use]
     pub fn empty() -> Self {
         Self::default()
+    }
+
+    /// The patterns as they were understood. What has the same ones excludes the same.
+    #[must_use]
+    pub fn rules(&self) -> Vec<String> {
+        self.patterns.iter().map(Pattern::rule).collect()
     }
 
     /// Whether `path` stays out of the context, by itself or because Docker never looks into a

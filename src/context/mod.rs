@@ -2,15 +2,24 @@
 
 pub mod classic;
 pub mod dockerignore;
+mod hashes;
+mod reading;
+mod selection;
 mod tar;
+mod tree;
 mod walk;
 
+pub use hashes::{HashCache, Stamp};
+pub use reading::{Contexts, Reading, reads};
 pub use tar::{CHANGED, Inline, archive, open, stream};
-pub use walk::{Context, Entry, Kind, walk};
+#[cfg(test)]
+pub(crate) use tree::walk;
+pub use tree::{Context, Entry, Kind};
 
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::thread;
 
 use dockerignore::Dockerignore;
 
@@ -43,6 +52,9 @@ pub fn own_rules(folder: &Path) -> Result<Dockerignore, Problem> {
 }
 
 fn read_rules(path: &Path) -> Result<Option<Dockerignore>, Problem> {
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(Problem::usage(format!("{} is not a file", shown(path))));
+    }
     match fs::read(path) {
         Ok(text) => parse_rules(path, &text).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -54,10 +66,15 @@ fn parse_rules(path: &Path, text: &[u8]) -> Result<Dockerignore, Problem> {
     Dockerignore::parse(text).map_err(|error| Problem::usage(format!("{}:{}: {}", shown(path), error.line, printable(&error.message))))
 }
 
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
 fn unreadable(path: &Path, error: &io::Error) -> Problem {
     Problem::failed(format!("{} cannot be read: {error}", shown(path)))
 }
 
-fn shown(path: &Path) -> String {
+#[must_use]
+pub fn shown(path: &Path) -> String {
     printable(&path.display().to_string())
 }

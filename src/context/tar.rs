@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Error, bail};
 use bytes::{Bytes, BytesMut};
@@ -44,7 +45,7 @@ impl Inline {
 
 /// The tar as chunks, and the task that writes it: its error is the cause where the stream breaks off.
 pub fn stream(
-    context: Context,
+    context: Arc<Context>,
     inline: Vec<Inline>,
 ) -> (
     impl Stream<Item = io::Result<Bytes>> + Send + 'static,
@@ -141,15 +142,15 @@ fn append<'c>(
             header.set_entry_type(EntryType::Link);
             named(tar, &mut header, &entry.path, Some(seen[id]), io::empty())
         }
-        Kind::File { size, shared } => {
+        Kind::File { size, shared, hash, .. } => {
             if let Some(id) = shared {
-                seen.insert(*id, &entry.path);
+                seen.insert(**id, &entry.path);
             }
             let full = context.root.join(&entry.path);
             let file = open(&full, *size).with_context(|| format!("reading {}", shown(&full)))?;
             header.set_entry_type(EntryType::Regular);
             header.set_size(*size);
-            named(tar, &mut header, &entry.path, None, Exactly { file, left: *size })
+            named(tar, &mut header, &entry.path, None, Exactly::new(file, *size, *hash))
         }
     }
     .with_context(|| format!("sending {}", shown(&entry.path)))
@@ -218,20 +219,35 @@ pub fn open(path: &Path, size: u64) -> Result<File, Error> {
 /// What is said of a file that is not the one that was looked at before.
 pub const CHANGED: &str = "it changed while it was sent; run again when the context is at rest";
 
-/// Reads as many bytes as the header promised, or fails.
+/// Reads as many bytes as the header promised, and those that were hashed, or fails.
 struct Exactly {
     file: File,
     left: u64,
+    expected: blake3::Hash,
+    read: blake3::Hasher,
+}
+
+impl Exactly {
+    fn new(file: File, size: u64, expected: blake3::Hash) -> Self {
+        Self {
+            file,
+            left: size,
+            expected,
+            read: blake3::Hasher::new(),
+        }
+    }
 }
 
 impl Read for Exactly {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let read = self.file.read(&mut buffer[..room])?;
-        if read == 0 && room > 0 {
+        self.left -= read as u64;
+        self.read.update(&buffer[..read]);
+        let is_end = self.left == 0 && room > 0;
+        if (read == 0 && room > 0) || (is_end && self.read.finalize() != self.expected) {
             return Err(io::Error::other(CHANGED));
         }
-        self.left -= read as u64;
         Ok(read)
     }
 }
@@ -239,7 +255,7 @@ impl Read for Exactly {
 #[cfg(test)]
 mod tests {
     use super::super::dockerignore::Dockerignore;
-    use super::super::walk;
+    use super::super::tree::walk;
     use super::*;
     use futures_util::StreamExt;
     use std::fs;
@@ -247,7 +263,7 @@ mod tests {
 
     async fn collect(root: &Path, inline: Vec<Inline>) -> Result<Vec<u8>, Error> {
         let context = walk(root, &Dockerignore::empty())?;
-        let (chunks, writer) = stream(context, inline);
+        let (chunks, writer) = stream(Arc::new(context), inline);
         let mut chunks = std::pin::pin!(chunks);
         let mut tar = Vec::new();
         while let Some(chunk) = chunks.next().await {
@@ -284,11 +300,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_changed_since_the_walk_breaks_the_stream() {
+        for other in ["short", "length"] {
+            breaks_with(other).await;
+        }
+    }
+
+    async fn breaks_with(other: &str) {
         let dir = tempfile::tempdir().expect("a folder");
         fs::write(dir.path().join("f"), "longer").expect("written");
         let context = walk(dir.path(), &Dockerignore::empty()).expect("walked");
-        fs::write(dir.path().join("f"), "short").expect("written");
-        let (chunks, writer) = stream(context, Vec::new());
+        fs::write(dir.path().join("f"), other).expect("written");
+        let (chunks, writer) = stream(Arc::new(context), Vec::new());
         let chunks: Vec<_> = chunks.collect().await;
         assert!(chunks.last().expect("a chunk").is_err());
         let error = writer.await.expect("no panic").expect_err("refused");

@@ -1,73 +1,109 @@
-//! The files of a context that `.dockerignore` leaves, each checked to be one that an image can hold.
+//! The files of a context that a build reads and `.dockerignore` leaves, each checked to be one that an image can hold.
+//!
+//! Folders are looked at by as many threads as there are cores, and put in order afterwards.
 
-use std::collections::BTreeSet;
-use std::fs::{self, Metadata};
+use std::ffi::OsString;
+use std::fs::{self, DirEntry, Metadata};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::thread;
 
 use super::dockerignore::{Dockerignore, Judgement};
+use super::hashes::Stamp;
+use super::selection::{Selection, Within};
+use super::tree::{Entry, Kind, UNHASHED};
 use super::{shown, unreadable};
 use crate::problem::Problem;
 
 const GROUP_WRITE: u32 = 0o020;
 const PERMISSIONS: u32 = 0o7777;
 
-/// The entries of a context in the order of their paths, a folder before what is in it.
-#[derive(Debug)]
-pub struct Context {
-    pub root: PathBuf,
-    pub entries: Vec<Entry>,
+/// What is in a context, its files not hashed yet.
+pub(super) struct Listing {
+    /// In the order of their paths' components, a folder before what is in it.
+    pub(super) entries: Vec<Entry>,
     /// Entries that are sent otherwise than somebody may expect, or not at all.
-    pub notes: Vec<String>,
-}
-
-#[derive(Debug)]
-pub struct Entry {
-    /// Relative to the context's root.
-    pub path: PathBuf,
-    pub kind: Kind,
-    /// Permissions with setuid, setgid and sticky bits, without the group's write bit: it differs between clones
-    /// under umask 002 and 022.
-    pub mode: u32,
-    /// Seconds since 1970.
-    pub mtime: i64,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub enum Kind {
-    Folder,
-    File {
-        size: u64,
-        /// Device and inode, where the file has more names than one.
-        shared: Option<(u64, u64)>,
-    },
-    Link(PathBuf),
+    pub(super) notes: Vec<String>,
 }
 
 /// # Errors
 /// A file that cannot be read; a device or FIFO, which no image can get from a context.
-pub fn walk(root: &Path, ignore: &Dockerignore) -> Result<Context, Problem> {
-    let mut walker = Walker {
-        root,
-        ignore,
-        entries: Vec::new(),
-        sent_folders: BTreeSet::new(),
+pub(super) fn list(root: &Path, ignore: &Dockerignore, selection: &Selection) -> Result<Listing, Problem> {
+    let folders = Mutex::new(Vec::new());
+    walk(root, ignore, selection, &|place, found| {
+        let mut folders = folders.lock().expect("looking does not panic");
+        let length = folders.len().max(place + 1);
+        folders.resize_with(length, Vec::new);
+        folders[place] = found;
+    })?;
+    let folders = folders.into_inner().expect("looking does not panic");
+    let mut order = Order {
+        entries: Vec::with_capacity(folders.iter().map(Vec::len).sum()),
+        folders,
         sockets: Vec::new(),
         outward: Vec::new(),
     };
-    walker.folder(Path::new(""), None)?;
+    order.folder(0);
     let mut notes = Vec::new();
-    notes.extend(note(&walker.sockets, "is a socket and is left out", "are sockets and are left out"));
+    notes.extend(note(&order.sockets, "is a socket and is left out", "are sockets and are left out"));
     notes.extend(note(
-        &walker.outward,
+        &order.outward,
         "is a link that leaves the context: the image gets the link, not what it points to",
         "are links that leave the context: the image gets the links, not what they point to",
     ));
-    Ok(Context {
-        root: root.to_owned(),
-        entries: walker.entries,
+    Ok(Listing {
+        entries: order.entries,
         notes,
     })
+}
+
+/// Hands out each entry in no order, and whether it is kept for itself: a folder may be there for what is kept in it.
+///
+/// # Errors
+/// As [`list`].
+pub(super) fn visit(
+    root: &Path,
+    ignore: &Dockerignore,
+    selection: &Selection,
+    each: &(dyn Fn(&Entry, bool) + Sync),
+) -> Result<(), Problem> {
+    walk(root, ignore, selection, &|_, found| {
+        for found in found {
+            if let What::Entry(entry) = &found.what {
+                each(entry, found.kept);
+            }
+        }
+    })
+}
+
+/// What was found in a folder, with the folder's place among all.
+type Take<'t> = &'t (dyn Fn(usize, Vec<Found>) + Sync);
+
+fn walk(root: &Path, ignore: &Dockerignore, selection: &Selection, take: Take<'_>) -> Result<(), Problem> {
+    let top = Task {
+        folder: PathBuf::new(),
+        judged: None,
+        within: selection.top(),
+    };
+    let queue = Queue {
+        state: Mutex::new(State {
+            waiting: vec![(0, top)],
+            busy: 0,
+            folders: 1,
+            failure: None,
+        }),
+        changed: Condvar::new(),
+    };
+    let looker = Looker { root, ignore };
+    thread::scope(|scope| {
+        for _ in 0..super::cores() {
+            scope.spawn(|| queue.work(&looker, take));
+        }
+    });
+    let state = queue.state.into_inner().expect("looking does not panic");
+    state.failure.map_or(Ok(()), Err)
 }
 
 fn note(paths: &[String], one: &str, several: &str) -> Option<String> {
@@ -86,91 +122,203 @@ fn note(paths: &[String], one: &str, several: &str) -> Option<String> {
     }
 }
 
-struct Walker<'a> {
-    root: &'a Path,
-    ignore: &'a Dockerignore,
-    entries: Vec<Entry>,
-    /// Folders that are among the entries already; excluded ones get there with the first entry that is kept in them.
-    sent_folders: BTreeSet<PathBuf>,
-    sockets: Vec<String>,
-    outward: Vec<String>,
+/// A folder to look at, relative to the root.
+struct Task<'s> {
+    folder: PathBuf,
+    judged: Option<Judgement>,
+    within: Within<'s>,
 }
 
-impl Walker<'_> {
-    fn folder(&mut self, folder: &Path, judged: Option<&Judgement>) -> Result<(), Problem> {
-        let full = self.root.join(folder);
-        let failed = |error| unreadable(&full, &error);
-        let mut names = fs::read_dir(&full)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(failed)?;
-        names.sort_by_key(fs::DirEntry::file_name);
-        for name in names {
-            let path = folder.join(name.file_name());
-            let judgement = self.ignore.judge(&path.to_string_lossy(), judged);
-            if !judgement.excluded {
-                self.keep(&path)?;
+/// Something in a folder.
+struct Found {
+    what: What,
+    /// For itself; else it goes along with what is kept in it.
+    kept: bool,
+    /// The place of what is in it.
+    inner: Option<usize>,
+}
+
+enum What {
+    Entry(Entry),
+    Socket(PathBuf),
+}
+
+struct Queue<'s> {
+    state: Mutex<State<'s>>,
+    changed: Condvar,
+}
+
+struct State<'s> {
+    /// Each with its place.
+    waiting: Vec<(usize, Task<'s>)>,
+    busy: usize,
+    /// How many have a place.
+    folders: usize,
+    failure: Option<Problem>,
+}
+
+impl<'s> Queue<'s> {
+    fn work(&self, looker: &Looker<'_>, take: Take<'_>) {
+        while let Some((place, task)) = self.next() {
+            let mut inner = Vec::new();
+            let found = looker.look_into(&task, &mut inner);
+            let mut state = self.lock();
+            match found {
+                Ok(mut found) => {
+                    state.put(inner, &mut found);
+                    self.changed.notify_all();
+                    drop(state);
+                    take(place, found);
+                    state = self.lock();
+                }
+                Err(problem) => state.failure = Some(problem),
             }
-            if !judgement.pruned && name.file_type().map_err(failed)?.is_dir() {
-                self.folder(&path, Some(&judgement))?;
-            }
+            state.busy -= 1;
+            self.changed.notify_all();
         }
-        Ok(())
     }
 
-    fn keep(&mut self, path: &Path) -> Result<(), Problem> {
-        let full = self.root.join(path);
-        let metadata = fs::symlink_metadata(&full).map_err(|error| unreadable(&full, &error))?;
+    fn next(&self) -> Option<(usize, Task<'s>)> {
+        let mut state = self.lock();
+        loop {
+            if state.failure.is_some() {
+                return None;
+            }
+            if let Some(task) = state.waiting.pop() {
+                state.busy += 1;
+                return Some(task);
+            }
+            if state.busy == 0 {
+                return None;
+            }
+            state = self.changed.wait(state).expect("looking does not panic");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<'s>> {
+        self.state.lock().expect("looking does not panic")
+    }
+}
+
+impl<'s> State<'s> {
+    /// Gives each folder in a folder a place; `inner` has their places in it.
+    fn put(&mut self, inner: Vec<(usize, Task<'s>)>, found: &mut [Found]) {
+        for (at, task) in inner {
+            found[at].inner = Some(self.folders);
+            self.waiting.push((self.folders, task));
+            self.folders += 1;
+        }
+    }
+}
+
+struct Looker<'a> {
+    root: &'a Path,
+    ignore: &'a Dockerignore,
+}
+
+impl Looker<'_> {
+    /// What is in a folder; the folders among it that are to be looked into, by their places in it, go to `inner`.
+    fn look_into<'s>(&self, task: &Task<'s>, inner: &mut Vec<(usize, Task<'s>)>) -> Result<Vec<Found>, Problem> {
+        let full = self.root.join(&task.folder);
+        let mut names: Vec<(OsString, DirEntry)> = fs::read_dir(&full)
+            .and_then(|entries| entries.map(|entry| entry.map(|entry| (entry.file_name(), entry))).collect())
+            .map_err(|error| unreadable(&full, &error))?;
+        names.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut all = Vec::with_capacity(names.len());
+        for (name, entry) in &names {
+            if let Some((found, task)) = self.at(name, entry, task)? {
+                inner.extend(task.map(|task| (all.len(), task)));
+                all.push(found);
+            }
+        }
+        Ok(all)
+    }
+
+    fn at<'s>(&self, name: &OsString, entry: &DirEntry, task: &Task<'s>) -> Result<Option<(Found, Option<Task<'s>>)>, Problem> {
+        let within = task.within.step(&name.to_string_lossy());
+        if within.is_empty() {
+            return Ok(None);
+        }
+        let path = task.folder.join(name);
+        let judgement = self.ignore.judge(&path.to_string_lossy(), task.judged.as_ref());
+        let kept = within.is_selected() && !judgement.excluded;
+        let failed = |error: io::Error| unreadable(&self.root.join(&path), &error);
+        let looks_into = !judgement.pruned && entry.file_type().map_err(failed)?.is_dir();
+        if !kept && !looks_into {
+            return Ok(None);
+        }
+        let metadata = entry.metadata().map_err(failed)?;
+        let inner = looks_into.then(|| Task {
+            folder: path.clone(),
+            judged: Some(judgement),
+            within,
+        });
+        let what = self.what(path, &metadata)?;
+        Ok(Some((Found { what, kept, inner: None }, inner)))
+    }
+
+    fn what(&self, path: PathBuf, metadata: &Metadata) -> Result<What, Problem> {
+        let full = || self.root.join(&path);
         let kind = metadata.file_type();
         if kind.is_socket() {
-            self.sockets.push(shown(path));
-            return Ok(());
+            return Ok(What::Socket(path));
         }
         if kind.is_fifo() || kind.is_block_device() || kind.is_char_device() {
             let what = if kind.is_fifo() { "a FIFO" } else { "a device" };
             return Err(
-                Problem::failed(format!("{} is {what}: an image cannot get it from a context", shown(&full)))
+                Problem::failed(format!("{} is {what}: an image cannot get it from a context", shown(&full())))
                     .hint("exclude it in .dockerignore, or remove it"),
             );
         }
-        if let Some(parent) = path.parent() {
-            self.send_folders(parent)?;
-        }
-        if kind.is_dir() {
-            self.sent_folders.insert(path.to_owned());
-        }
-        self.push(path, &metadata)
-    }
-
-    fn send_folders(&mut self, folder: &Path) -> Result<(), Problem> {
-        if folder.as_os_str().is_empty() || self.sent_folders.contains(folder) {
-            return Ok(());
-        }
-        self.keep(folder)
-    }
-
-    fn push(&mut self, path: &Path, metadata: &Metadata) -> Result<(), Problem> {
-        let kind = if metadata.is_dir() {
+        let kind = if kind.is_dir() {
             Kind::Folder
-        } else if metadata.is_symlink() {
-            let full = self.root.join(path);
-            let target = fs::read_link(&full).map_err(|error| unreadable(&full, &error))?;
-            if leaves(path, &target) {
-                self.outward.push(shown(path));
-            }
-            Kind::Link(target)
+        } else if kind.is_symlink() {
+            Kind::Link(fs::read_link(full()).map_err(|error| unreadable(&full(), &error))?)
         } else {
             Kind::File {
                 size: metadata.len(),
-                shared: (metadata.nlink() > 1).then(|| (metadata.dev(), metadata.ino())),
+                shared: (metadata.nlink() > 1).then(|| Box::new((metadata.dev(), metadata.ino()))),
+                stamp: Stamp::new(&path, metadata),
+                hash: UNHASHED,
             }
         };
-        self.entries.push(Entry {
-            path: path.to_owned(),
+        Ok(What::Entry(Entry {
             kind,
             mode: metadata.mode() & PERMISSIONS & !GROUP_WRITE,
             mtime: metadata.mtime(),
-        });
-        Ok(())
+            path: path.into(),
+        }))
+    }
+}
+
+/// Puts what was found in order.
+struct Order {
+    folders: Vec<Vec<Found>>,
+    entries: Vec<Entry>,
+    sockets: Vec<String>,
+    outward: Vec<String>,
+}
+
+impl Order {
+    fn folder(&mut self, place: usize) {
+        for found in std::mem::take(&mut self.folders[place]) {
+            let before = self.entries.len();
+            match found.what {
+                What::Socket(path) => self.sockets.push(shown(&path)),
+                What::Entry(entry) => {
+                    if matches!(&entry.kind, Kind::Link(target) if leaves(&entry.path, target)) {
+                        self.outward.push(shown(&entry.path));
+                    }
+                    self.entries.push(entry);
+                }
+            }
+            if let Some(inner) = found.inner {
+                self.folder(inner);
+                if !found.kept && self.entries.len() == before + 1 {
+                    self.entries.pop();
+                }
+            }
+        }
     }
 }
 
@@ -191,7 +339,10 @@ fn leaves(path: &Path, target: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tree::{Context, walk};
     use super::*;
+    use crate::context::HashCache;
+    use crate::dockerfile::Reads;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
 
@@ -212,6 +363,45 @@ mod tests {
         }
         let context = walk(dir.path(), &rules("a\n!a/b/keep\n")).expect("walked");
         assert_eq!(paths(&context), ["a", "a/b", "a/b/keep", "top"]);
+    }
+
+    #[test]
+    fn what_is_not_read_is_not_looked_at() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for file in ["a/b/c", "a/d/c", "e/f", "g"] {
+            fs::create_dir_all(dir.path().join(file).parent().expect("a parent")).expect("created");
+            fs::write(dir.path().join(file), file).expect("written");
+        }
+        for (reads, found) in [
+            (vec!["a/b"], vec!["a", "a/b", "a/b/c"]),
+            (vec!["*/f", "g"], vec!["e", "e/f", "g"]),
+            (vec!["a/*/c"], vec!["a", "a/b", "a/b/c", "a/d", "a/d/c"]),
+            (vec!["none", "a/none"], vec![]),
+            (vec![], vec![]),
+        ] {
+            let reads = Reads::of(reads.into_iter().map(str::to_owned));
+            let cache = HashCache::default();
+            let context = Context::read(dir.path(), &rules("e/g\n"), &reads, &cache).expect("read");
+            assert_eq!(paths(&context), found, "{reads:?}");
+        }
+        let _pipe = UnixListener::bind(dir.path().join("e/s")).expect("bound");
+        fs::set_permissions(dir.path().join("a/d"), fs::Permissions::from_mode(0o0)).expect("changed");
+        let reads = Reads::of(["g".to_owned()]);
+        let context = Context::read(dir.path(), &Dockerignore::empty(), &reads, &HashCache::default()).expect("read");
+        assert!(context.notes.is_empty() && paths(&context) == ["g"]);
+    }
+
+    #[test]
+    fn many_folders_come_in_order() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for number in 0..300 {
+            let folder = dir.path().join(format!("{}/{}", number % 7, number % 31));
+            fs::create_dir_all(&folder).expect("created");
+            fs::write(folder.join(number.to_string()), "").expect("written");
+        }
+        let context = walk(dir.path(), &Dockerignore::empty()).expect("walked");
+        assert!(context.entries.is_sorted_by(|a, b| a.path < b.path));
+        assert_eq!(context.entries.len(), 300 + 7 + 7 * 31);
     }
 
     #[test]

@@ -1,46 +1,89 @@
-//! The Docker daemon, through bollard. Nothing outside this folder names bollard.
+//! Where images are built: with a Docker daemon, through bollard, or with a BuildKit elsewhere. Nothing outside this
+//! folder names bollard.
 
 mod build;
 mod buildkit;
 mod classic;
+mod containers;
+mod dial;
+mod engine;
+mod instructions;
+mod meter;
 mod push;
+mod remote;
 mod utilities;
 
-pub use build::{Built, Recipe};
-pub use push::Pushed;
+pub use build::{Built, Names, Recipe};
+pub use engine::Engine;
+pub use push::{PushOf, Pushed};
 pub use utilities::{Addition, Busybox};
 
-use std::io;
-use std::time::Duration;
-
 use anyhow::Error;
+use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error as BollardError;
 use bollard::query_parameters::InspectNetworkOptions;
-use bollard::{API_DEFAULT_VERSION, Docker};
+use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::credentials::{Credential, Credentials};
-use crate::endpoint::{Address, Endpoint};
+use crate::endpoint::Endpoint;
 use crate::machine;
 use crate::problem::{Problem, printable};
 use build::{Builder, SiblingNames};
-use buildkit::BuildKit;
+use buildkit::{BuildKit, Push};
+use dial::Dialler;
 
-/// A build answers with its first header only when it has read the whole context, so there is no bound to give.
-const REQUEST_TIMEOUT_SECONDS: u64 = 24 * 60 * 60;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What builders are given of the person and the team.
+#[derive(Clone)]
+pub struct Access {
+    pub credentials: Credentials,
+    /// What tells this machine's folders from another's with the same paths.
+    pub machine: String,
+    /// Registries (`host:port`) that may be spoken to over plain HTTP, beside those on loopback.
+    pub insecure_registries: Vec<String>,
+}
+
+impl Access {
+    fn push<'a>(&self, names: Names<'a>) -> Push<'a> {
+        Push {
+            names: names.push_as,
+            insecure: self.is_insecure(names.reference.host()),
+        }
+    }
+
+    fn is_insecure(&self, host: &str) -> bool {
+        is_loopback(host) || self.insecure_registries.iter().any(|listed| listed == host)
+    }
+}
+
+/// Whether a registry's `host[:port]` is on loopback.
+fn is_loopback(host: &str) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name == "localhost" || name == "[::1]" || name.parse().is_ok_and(|address: std::net::Ipv4Addr| address.is_loopback())
+}
 
 /// A daemon that has answered.
 pub struct Daemon {
     docker: Docker,
-    credentials: Credentials,
+    access: Access,
     builder: Builder,
-    engine: Engine,
+    version: Version,
+    store: Store,
     siblings: SiblingNames,
+    /// What goes on even if the run is stopped, so that nothing stays in the daemon.
+    tidy: TaskTracker,
 }
 
-/// Which builder a person wants.
+/// How a daemon keeps its images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Store {
+    GraphDriver,
+    /// Its BuildKit pushes by itself, and makes images of several platforms.
+    Containerd,
+}
+
+/// Which of a daemon's builders a person wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuilderChoice {
     /// BuildKit where the daemon has it.
@@ -49,48 +92,89 @@ pub enum BuilderChoice {
     Classic,
 }
 
+/// A client for the daemon there; nothing is asked yet.
+fn client(endpoint: &Endpoint) -> Result<(Dialler, Docker), Error> {
+    debug!("the daemon is {} (from {})", endpoint.address, endpoint.source);
+    let dialler = Dialler::new(endpoint)?;
+    let docker = dialler.client()?.with_request_modifier(url_safe_credentials);
+    Ok((dialler, docker))
+}
+
+/// The first answers of a daemon.
+struct Facts {
+    docker: Docker,
+    version: Version,
+    store: Store,
+    network: Option<&'static str>,
+}
+
+impl Facts {
+    async fn of(docker: Docker) -> Result<Self, BollardError> {
+        let docker = docker.negotiate_version().await?;
+        let (version, store, network) = tokio::join!(Version::of(&docker), Store::of(&docker), default_network(&docker));
+        Ok(Self {
+            docker,
+            version,
+            store,
+            network,
+        })
+    }
+}
+
 impl Daemon {
     /// # Errors
     /// When no daemon answers at `endpoint`, or it may not be used, with what to do about it.
-    pub async fn connect(endpoint: &Endpoint, credentials: Credentials, choice: BuilderChoice, machine: &str) -> Result<Self, Error> {
-        debug!("the daemon is {} (from {})", endpoint.address, endpoint.source);
-        let docker = client(endpoint)
-            .map_err(|error| unreachable(endpoint, &error))?
-            .with_request_modifier(url_safe_credentials);
-        let negotiated = tokio::time::timeout(CONNECT_TIMEOUT, docker.negotiate_version()).await;
-        let docker = negotiated
-            .map_err(|_| no_daemon(endpoint, &format!("it did not answer within {} s", CONNECT_TIMEOUT.as_secs())))?
-            .map_err(|error| unreachable(endpoint, &error))?;
-        debug!("the daemon speaks API {}", docker.client_version());
-        let (engine, network) = tokio::join!(Engine::of(&docker), default_network(&docker));
-        let builder = match choice {
-            BuilderChoice::Classic => Builder::Classic,
-            BuilderChoice::Best => match BuildKit::connect(endpoint, credentials.clone(), machine, network).await {
-                Ok(buildkit) => Builder::BuildKit(Box::new(buildkit)),
-                Err(error) => {
-                    debug!("the daemon has no BuildKit: {error:#}");
-                    Builder::Classic
-                }
-            },
+    pub async fn connect(endpoint: &Endpoint, choice: BuilderChoice, access: Access) -> Result<Self, Error> {
+        let (dialler, docker) = client(endpoint)?;
+        let connecting = async {
+            match choice {
+                BuilderChoice::Classic => Ok(None),
+                BuilderChoice::Best => BuildKit::of_daemon(dialler.clone(), access.clone()).await,
+            }
         };
+        let (facts, buildkit) = tokio::join!(dialler.answered(Facts::of(docker)), connecting);
+        let facts = facts?;
+        debug!(
+            "it speaks API {}, is {} and has a {:?} store",
+            facts.docker.client_version(),
+            facts.version.text,
+            facts.store
+        );
+        let mut builder = buildkit?.map_or(Builder::Classic, |buildkit| Builder::BuildKit(Box::new(buildkit)));
+        if let Builder::BuildKit(buildkit) = &mut builder {
+            buildkit.network = facts.network;
+        }
         let siblings = SiblingNames::new(machine::random()[..8].to_owned());
         Ok(Self {
-            docker,
-            credentials,
+            docker: facts.docker,
+            access,
             builder,
-            engine,
+            version: facts.version,
+            store: facts.store,
             siblings,
+            tidy: TaskTracker::new(),
         })
     }
 
     /// Whether builds go through the classic builder, which sends the whole context each time.
-    #[must_use]
-    pub fn builds_classically(&self) -> bool {
+    fn builds_classically(&self) -> bool {
         matches!(self.builder, Builder::Classic)
     }
 
+    /// Waits for what must not be left half done, and takes away what only this run needed.
+    pub async fn tidy_up(&self) {
+        self.tidy.close();
+        self.tidy.wait().await;
+        self.forget_siblings().await;
+    }
+
+    /// Whether builds push by themselves.
+    fn pushes(&self) -> bool {
+        self.store == Store::Containerd && !self.builds_classically()
+    }
+
     async fn credentials(&self, host: &str) -> Result<(Credential, DockerCredentials), Problem> {
-        let found = self.credentials.for_host(host).await;
+        let found = self.access.credentials.for_host(host).await;
         let credential = found.map_err(|error| Problem::failed(error.to_string()).hint(error.hint()))?;
         let mut sent = DockerCredentials {
             serveraddress: Some(host.to_owned()),
@@ -109,21 +193,34 @@ impl Daemon {
     }
 }
 
-/// The engine's version as it tells it, e.g. `20.10.24+dfsg1`.
-struct Engine {
-    version: String,
+impl Store {
+    /// The containerd store has its snapshotter's type where others have their driver's details (moby, `daemon/containerd`).
+    async fn of(docker: &Docker) -> Self {
+        let details = docker.info().await.ok().and_then(|info| info.driver_status).unwrap_or_default();
+        let is_snapshotter = |value: &String| value.starts_with("io.containerd.snapshotter.");
+        if details.iter().flatten().any(is_snapshotter) {
+            Self::Containerd
+        } else {
+            Self::GraphDriver
+        }
+    }
 }
 
-impl Engine {
+/// The engine's version as it tells it, e.g. `20.10.24+dfsg1`.
+struct Version {
+    text: String,
+}
+
+impl Version {
     async fn of(docker: &Docker) -> Self {
         let version = docker.version().await.ok().and_then(|version| version.version);
         Self {
-            version: version.map_or_else(|| "of an unknown version".to_owned(), |version| printable(&version)),
+            text: version.map_or_else(|| "of an unknown version".to_owned(), |version| printable(&version)),
         }
     }
 
     fn major(&self) -> u32 {
-        self.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0)
+        self.text.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0)
     }
 }
 
@@ -132,18 +229,6 @@ async fn default_network(docker: &Docker) -> Option<&'static str> {
     match docker.inspect_network("bridge", None::<InspectNetworkOptions>).await {
         Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Some("none"),
         _ => None,
-    }
-}
-
-fn client(endpoint: &Endpoint) -> Result<Docker, BollardError> {
-    let (timeout, version) = (REQUEST_TIMEOUT_SECONDS, API_DEFAULT_VERSION);
-    match (&endpoint.address, &endpoint.tls) {
-        (Address::Unix(path), _) => Docker::connect_with_unix(&path.to_string_lossy(), timeout, version),
-        (Address::Tcp { host, port }, None) => Docker::connect_with_http(&format!("tcp://{host}:{port}"), timeout, version),
-        (Address::Tcp { host, port }, Some(tls)) => {
-            Docker::connect_with_ssl(&format!("tcp://{host}:{port}"), &tls.key, &tls.cert, &tls.ca, timeout, version)
-        }
-        (Address::Ssh { url }, _) => Docker::connect_with_ssh(url, timeout, version, None),
     }
 }
 
@@ -170,48 +255,11 @@ fn url_safe_credentials(mut request: bollard::BollardRequest) -> bollard::Bollar
     request
 }
 
-fn unreachable(endpoint: &Endpoint, error: &BollardError) -> Problem {
-    if let BollardError::SocketNotFoundError(_) = error {
-        return no_daemon(endpoint, "there is no such socket");
-    }
-    match io_error(error).map(io::Error::kind) {
-        Some(io::ErrorKind::PermissionDenied) => Problem::failed(format!(
-            "no permission to use the Docker daemon at {} ({})",
-            endpoint.address, endpoint.source
-        ))
-        .hint("join the docker group: sudo usermod -aG docker \"$USER\", then log in again"),
-        Some(io::ErrorKind::ConnectionRefused) => no_daemon(endpoint, "nothing listens there"),
-        Some(io::ErrorKind::NotFound) => no_daemon(endpoint, "there is no such socket"),
-        _ => no_daemon(endpoint, &chain(error)),
-    }
-}
-
-fn no_daemon(endpoint: &Endpoint, why: &str) -> Problem {
-    Problem::failed(format!(
-        "no Docker daemon answers at {} ({}): {}",
-        endpoint.address,
-        endpoint.source,
-        printable(why)
-    ))
-    .hint("start it (sudo systemctl start docker), or say where it is: DOCKER_HOST, or docker context use NAME")
-}
-
-fn io_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
-    std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes: Vec<_> = std::iter::successors(Some(error), |error| error.source())
-        .map(ToString::to_string)
-        .collect();
-    causes.join(": ")
-}
-
 /// What the daemon said, without the wrapping of the client.
 fn said(error: BollardError) -> Error {
     match error {
         BollardError::DockerStreamError { error } => Error::msg(printable(&error)),
         BollardError::DockerResponseServerError { message, .. } => Error::msg(printable(&message)),
-        other => Error::msg(printable(&chain(&other))),
+        other => Error::msg(printable(&dial::chain(&other))),
     }
 }

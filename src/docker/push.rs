@@ -1,15 +1,20 @@
 //! Pushes through the daemon.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::Error;
-use bollard::errors::Error as BollardError;
 use bollard::models::PushImageInfo;
 use bollard::query_parameters::PushImageOptionsBuilder;
 use futures_util::StreamExt;
 
-use super::{Daemon, said};
-use crate::credentials::{Credential, forbidden_hint, missing_credential_hint};
+use super::build::{Built, Names};
+use super::meter::metered;
+use super::{Access, Daemon, is_loopback, said};
+use crate::credentials::{Credential, Right, forbidden_hint, unauthorized_hint};
+use crate::event::{Event, Events};
 use crate::problem::Problem;
 use crate::reference::{Digest, Reference};
 
@@ -17,40 +22,135 @@ use crate::reference::{Digest, Reference};
 pub struct Pushed {
     /// Of the manifest, as the registry has it.
     pub digest: Digest,
-    /// What was uploaded, in uncompressed bytes of layers; what the registry had is not in it.
-    pub bytes: u64,
+    /// What was uploaded, in uncompressed bytes of layers; what the registry had is not in it. A builder that pushes by
+    /// itself does not tell.
+    pub bytes: Option<u64>,
 }
 
 impl Daemon {
-    /// # Errors
-    /// What the registry or the daemon said, with what to do where that is known. Failures come under HTTP 200 as well.
-    pub async fn push(&self, reference: &Reference) -> Result<Pushed, Error> {
+    /// Pushes an image under a name that it does not keep in the daemon.
+    pub(super) async fn push_as(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
+        self.tag(&built.id, reference.repository().as_str(), reference.tag().as_str())
+            .await?;
+        let pushed = self.push(reference, step, events).await;
+        self.untag(&reference.to_string()).await;
+        pushed
+    }
+
+    /// Failures come under HTTP 200 as well.
+    async fn push(&self, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
         let (credential, sent) = self.credentials(reference.host()).await?;
         let options = PushImageOptionsBuilder::default().tag(reference.tag().as_str()).build();
         let mut answers = self.docker.push_image(reference.repository().as_str(), Some(options), Some(sent));
+        let (bytes, total) = (AtomicU64::new(0), AtomicU64::new(0));
         let mut digest = None;
-        // the daemon's progress names no layer here, but each has a size of its own
-        let mut uploads: BTreeMap<i64, i64> = BTreeMap::new();
-        while let Some(answer) = answers.next().await {
-            let info = answer.map_err(|error| explained(error, reference, &credential))?;
-            if let Some((total, current)) = uploaded(&info) {
-                let most = uploads.entry(total).or_default();
-                *most = current.min(total).max(*most);
+        let reading = async {
+            // the daemon's progress names no layer here, but each has a size of its own
+            let mut uploads: BTreeMap<u64, u64> = BTreeMap::new();
+            let (mut layers, mut longest_wait) = (0, 0);
+            while let Some(answer) = answers.next().await {
+                let info = answer.map_err(|error| explained(&said(error).to_string(), reference, &credential, Pusher::Daemon))?;
+                if let Some((total, current)) = uploaded(&info) {
+                    let most = uploads.entry(total).or_default();
+                    *most = current.min(total).max(*most);
+                }
+                layers += usize::from(info.status.as_deref() == Some("Pushed"));
+                if let Some(seconds) = info.status.as_deref().and_then(retry_in).filter(|seconds| *seconds > longest_wait) {
+                    longest_wait = seconds;
+                    let host = reference.host();
+                    let text = format!("the registry {host} does not take it: the daemon tries again in {seconds} s");
+                    events.note_on(step, text);
+                }
+                bytes.store(uploads.values().sum(), Relaxed);
+                total.store(uploads.keys().sum(), Relaxed);
+                digest = info.status.as_deref().and_then(final_digest).or(digest.take());
             }
-            digest = info.status.as_deref().and_then(final_digest).or(digest);
-        }
+            let untold = layers.saturating_sub(uploads.len());
+            bytes.fetch_add(self.of_equal_size(reference, &uploads, untold).await, Relaxed);
+            Ok::<_, Error>(())
+        };
+        let tell = |sent, total| {
+            events.send(Event::Uploading {
+                step: step.to_owned(),
+                sent,
+                total,
+            });
+        };
+        metered(reading, || (bytes.load(Relaxed), total.load(Relaxed)), tell).await?;
         let digest = digest.ok_or_else(|| Problem::failed(format!("the daemon ended the push of {reference} without a digest")))?;
-        let bytes = uploads.values().filter_map(|bytes| u64::try_from(*bytes).ok()).sum();
-        Ok(Pushed { digest, bytes })
+        Ok(Pushed {
+            digest,
+            bytes: Some(bytes.into_inner()),
+        })
+    }
+
+    /// The bytes of `untold` layers that have the same size as others of `uploads`.
+    async fn of_equal_size(&self, reference: &Reference, uploads: &BTreeMap<u64, u64>, mut untold: usize) -> u64 {
+        if untold == 0 {
+            return 0;
+        }
+        let history = self.docker.image_history(&reference.to_string()).await.unwrap_or_default();
+        let mut bytes = 0;
+        for (total, sent) in uploads {
+            let others = history
+                .iter()
+                .filter(|layer| u64::try_from(layer.size) == Ok(*total))
+                .count()
+                .saturating_sub(1);
+            for _ in 0..others.min(untold) {
+                bytes += sent;
+                untold -= 1;
+            }
+        }
+        bytes
     }
 }
 
-fn uploaded(info: &PushImageInfo) -> Option<(i64, i64)> {
+/// What could not be pushed: context of an error.
+#[derive(Debug)]
+pub struct PushOf(Reference);
+
+impl fmt::Display for PushOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Who pushes, for hints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pusher {
+    Daemon,
+    Builder,
+}
+
+impl Access {
+    /// Where a build failed in a push of its own, says so, with what to do about it.
+    pub(super) async fn explained<T>(&self, built: Result<T, Error>, names: Names<'_>, pusher: Pusher) -> Result<T, Error> {
+        let Err(error) = built else { return built };
+        let text = format!("{error:#}");
+        // moby/buildkit, `exporter/containerimage`
+        let said = |name: &Reference| Some(text.split_once(&format!("failed to push {name}: "))?.1);
+        let Some((name, said)) = names.push_as.iter().find_map(|name| Some((name, said(name)?))) else {
+            return Err(error);
+        };
+        Err(match self.credentials.for_host(name.host()).await {
+            Ok(credential) => explained(said, name, &credential, pusher),
+            Err(error) => Error::from(Problem::failed(error.to_string()).hint(error.hint())).context(PushOf(name.clone())),
+        })
+    }
+}
+
+fn uploaded(info: &PushImageInfo) -> Option<(u64, u64)> {
     let detail = info
         .progress_detail
         .as_ref()
         .filter(|_| info.status.as_deref() == Some("Pushing"))?;
-    Some((detail.total?, detail.current?))
+    Some((detail.total?.try_into().ok()?, detail.current?.try_into().ok()?))
+}
+
+/// `Retrying in 5 seconds`, counted down each second; each wait is longer than the one before (moby, `distribution/xfer/upload.go`).
+fn retry_in(status: &str) -> Option<u32> {
+    status.strip_prefix("Retrying in ")?.split(' ').next()?.parse().ok()
 }
 
 /// `latest: digest: sha256:... size: 527` (moby, `distribution/push_v2.go`).
@@ -58,14 +158,19 @@ fn final_digest(status: &str) -> Option<Digest> {
     status.split_once("digest: ")?.1.split_whitespace().next()?.parse().ok()
 }
 
-fn explained(error: BollardError, reference: &Reference, credential: &Credential) -> Error {
-    let said = said(error).to_string();
-    let lower = said.to_lowercase();
-    let any = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
+fn explained(said: &str, reference: &Reference, credential: &Credential, pusher: Pusher) -> Error {
+    let problem = Problem::failed(said);
+    let problem = match hint(&said.to_lowercase(), reference, credential, pusher) {
+        Some(hint) => problem.hint(hint),
+        None => problem,
+    };
+    Error::from(problem).context(PushOf(reference.clone()))
+}
+
+fn hint(said: &str, reference: &Reference, credential: &Credential, pusher: Pusher) -> Option<String> {
+    let any = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
     let host = reference.host();
-    let problem = Problem::failed(format!("{reference}: {said}"));
-    let anonymous = matches!(credential, Credential::Anonymous);
-    if any(&[
+    let unreachable = any(&[
         "no such host",
         "connection refused",
         "i/o timeout",
@@ -73,52 +178,35 @@ fn explained(error: BollardError, reference: &Reference, credential: &Credential
         "network is unreachable",
         "connection reset",
         "eof",
-    ]) {
-        problem
-            .hint(format!(
-                "the daemon cannot reach the registry {host}: is it up, is --registry right?"
-            ))
-            .into()
-    } else if anonymous
-        && any(&[
-            "unauthorized",
-            "no basic auth",
-            "denied",
-            "forbidden",
-            "authentication required",
-            "401",
-            "403",
-        ])
-    {
-        problem.hint(missing_credential_hint(host)).into()
-    } else if any(&[
+    ]);
+    let unknown = any(&[
         "unauthorized",
         "no basic auth",
         "authentication required",
         "incorrect username or password",
         "401",
-    ]) {
-        problem
-            .hint(format!(
-                "the registry does not accept the credentials that Docker has for {host}: docker login {host}"
-            ))
-            .into()
-    } else if any(&["denied", "forbidden", "403"]) {
-        problem.hint(forbidden_hint(host, reference.repository().as_str())).into()
-    } else if any(&["server gave http response to https client"]) {
-        problem
-            .hint(format!(
-                "{host} speaks plain HTTP: list it under `insecure-registries` of the daemon"
-            ))
-            .into()
-    } else {
-        problem.into()
-    }
+    ]);
+    let forbidden = any(&["denied", "forbidden", "403", "insufficient_scope"]);
+    Some(match pusher {
+        Pusher::Builder if unreachable && is_loopback(host) => {
+            format!("the builder pushes, and {host} is for it on its own machine: is the registry up there?")
+        }
+        Pusher::Builder if unreachable => format!("the builder cannot reach the registry {host}: is it up, is --registry right?"),
+        Pusher::Daemon if unreachable => format!("the daemon cannot reach the registry {host}: is it up, is --registry right?"),
+        _ if unknown || forbidden && matches!(credential, Credential::Anonymous) => unauthorized_hint(host, credential),
+        _ if forbidden => forbidden_hint(host, reference.repository().as_str(), Right::Push),
+        _ if any(&["http status: 5", "500 internal", "502 bad", "503 service", "504 gateway"]) => {
+            format!("the registry {host} has a fault of its own: try again later, or ask whoever administers it")
+        }
+        _ if !any(&["server gave http response to https client"]) => return None,
+        Pusher::Builder => format!("{host} speaks plain HTTP: list it under `insecure_registries` of the manifest"),
+        Pusher::Daemon => format!("{host} speaks plain HTTP: list it under `insecure-registries` of the daemon"),
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::final_digest;
+    use super::*;
 
     #[test]
     fn the_digest_is_in_the_last_status() {
@@ -130,5 +218,18 @@ mod tests {
             digest
         );
         assert!(final_digest("Pushed").is_none());
+    }
+
+    #[test]
+    fn a_fault_of_the_registry_is_told_from_one_of_the_person() {
+        let registry: crate::reference::Registry = "127.0.0.1:5000/x".parse().expect("valid");
+        let reference = registry.reference("a").expect("short");
+        let hint = |said: &str| {
+            let error = explained(said, &reference, &Credential::Anonymous, Pusher::Daemon);
+            error.downcast_ref::<Problem>().expect("a problem").hints().join("\n")
+        };
+        assert!(hint("received unexpected HTTP status: 500 Internal Server Error").contains("a fault of its own"));
+        assert!(hint("received unexpected HTTP status: 503 Service Unavailable").contains("a fault of its own"));
+        assert!(hint("denied: requested access").contains("docker login"));
     }
 }

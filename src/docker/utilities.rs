@@ -3,38 +3,33 @@
 //! As in the debug images of distroless, the utilities are in `/busybox`, at the end of `PATH`. Nothing is run to make
 //! the layer, so it is the same on every machine and for every architecture.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 use std::str;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Error};
-use bollard::errors::Error as BollardError;
-use bollard::models::ContainerCreateBody;
-use bollard::query_parameters::{
-    ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder,
-};
 use elf::ElfBytes;
 use elf::abi::{EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_RISCV, EM_S390, EM_X86_64, PT_INTERP};
 use elf::endian::AnyEndian;
-use futures_util::StreamExt;
 use tar::EntryType;
 
-use super::build::{Built, InlineBuild};
-use super::{Daemon, said};
+use super::Daemon;
+use super::build::{Builder, Built, InlineBuild, Names};
+use super::buildkit::BuildKit;
 use crate::context::{self, Inline};
 use crate::event::Events;
 use crate::manifest::{Utilities, UtilitiesSource};
+use crate::plan::OWN_KEYS;
 use crate::problem::{Problem, printable};
-use crate::reference::{Digest, ImageName, Reference};
+use crate::reference::ImageName;
 
 /// In the image's root.
-const FOLDER: &str = "busybox";
-const ARCHIVE: &str = "utilities.tar";
+pub(super) const FOLDER: &str = "busybox";
 /// Where images keep their busybox.
-const PLACES: [&str; 3] = ["/bin/busybox", "/busybox/busybox", "/busybox"];
-const MAX_BYTES: u64 = 32 << 20;
+pub(super) const PLACES: [&str; 4] = ["/bin/busybox", "/usr/bin/busybox", "/busybox/busybox", "/busybox"];
+pub(super) const MAX_BYTES: usize = 32 << 20;
 /// What a container has as `PATH` where its image says nothing (moby, `pkg/system`).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The beginning of busybox' table of applets, which is sorted and parted by NUL.
@@ -44,12 +39,15 @@ const APPLETS_BEGIN: &[u8] = b"\0[\0[[\0";
 #[derive(Clone, Copy, Debug)]
 pub struct Addition<'a> {
     pub image: &'a ImageName,
-    /// Its normal build.
-    pub normal: &'a Digest,
-    pub busybox: &'a Busybox,
-    pub platform: &'a str,
-    /// What the debug variant is called in the daemon.
-    pub reference: &'a Reference,
+    /// Its normal build, by the name that [`Engine::sibling_name`] gave.
+    ///
+    /// [`Engine::sibling_name`]: super::Engine::sibling_name
+    pub normal: &'a str,
+    /// By platform.
+    pub utilities: &'a BTreeMap<String, Busybox>,
+    pub platforms: &'a [String],
+    /// What the debug variant is called.
+    pub names: Names<'a>,
 }
 
 /// A static busybox, checked.
@@ -76,6 +74,29 @@ impl Busybox {
         Self::check(binary, platform).map(Some).map_err(unusable)
     }
 
+    /// The busybox of the manifest, by way of `binary_of(image)` where an image holds it.
+    pub(super) async fn of(
+        utilities: &Utilities,
+        platform: &str,
+        binary_of: impl AsyncFnOnce(&str) -> Result<Option<Vec<u8>>, Error>,
+    ) -> Result<Self, Error> {
+        if let Some(busybox) = Self::from_manifest(utilities, platform)? {
+            return Ok(busybox);
+        }
+        let UtilitiesSource::Image(image) = &utilities.source else {
+            unreachable!("a path was read above")
+        };
+        let unusable = |why: String| {
+            Problem::failed(format!("{}: the utilities in the image `{}` {why}", utilities.place, printable(image)))
+                .hint("name an image that can be pulled here, or the path of a static busybox (Debian's package busybox-static has one at /bin/busybox): `debug: { utilities: ... }`")
+        };
+        let binary = binary_of(image)
+            .await
+            .map_err(|error| unusable(format!("cannot be had: {error:#}")))?;
+        let binary = binary.ok_or_else(|| unusable(format!("hold no busybox (looked for {})", PLACES.join(", "))))?;
+        Self::check(binary, platform).map_err(|why| unusable(why).into())
+    }
+
     fn check(binary: Vec<u8>, platform: &str) -> Result<Self, String> {
         check_elf(&binary, platform)?;
         let applets = applets(&binary).ok_or("are no busybox: there is no table of applets in it")?;
@@ -83,6 +104,11 @@ impl Busybox {
             binary: Arc::new(binary),
             applets: Arc::new(applets),
         })
+    }
+
+    #[must_use]
+    pub fn binary(&self) -> &[u8] {
+        &self.binary
     }
 
     fn archive(&self) -> Result<Vec<u8>, Error> {
@@ -104,8 +130,8 @@ impl Busybox {
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut binary = Vec::new();
-    std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut binary)?;
-    if binary.len() as u64 > MAX_BYTES {
+    std::fs::File::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut binary)?;
+    if binary.len() > MAX_BYTES {
         return Err(std::io::Error::other("it is too large for a busybox"));
     }
     Ok(binary)
@@ -148,140 +174,128 @@ fn is_applet(name: &str) -> bool {
     name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"[_-.".contains(&byte))
 }
 
-impl Daemon {
-    /// The busybox of the manifest, fetched out of an image where that is its source.
-    ///
-    /// # Errors
-    /// When it cannot be had, or is not a static busybox for `platform`.
-    pub async fn busybox(&self, utilities: &Utilities, platform: &str) -> Result<Busybox, Error> {
-        if let Some(busybox) = Busybox::from_manifest(utilities, platform)? {
-            return Ok(busybox);
-        }
-        let UtilitiesSource::Image(image) = &utilities.source else {
-            unreachable!("a path was read above")
-        };
-        let unusable = |why: String| {
-            Problem::failed(format!("{}: the utilities in the image `{}` {why}", utilities.place, printable(image)))
-                .hint("name an image that can be pulled here, or the path of a static busybox (Debian's package busybox-static has one at /bin/busybox): `debug: { utilities: ... }`")
-        };
-        if self.docker.inspect_image(image).await.is_err() {
-            self.pull(image, platform)
-                .await
-                .map_err(|error| unusable(format!("cannot be had: {error:#}")))?;
-        }
-        let container = self.container(image).await?;
-        let binary = self.binary_in(&container).await;
-        self.remove(&container).await?;
-        let binary = binary?.ok_or_else(|| unusable(format!("hold no busybox (looked for {})", PLACES.join(", "))))?;
-        Busybox::check(binary, platform).map_err(|why| unusable(why).into())
-    }
+/// Adds the utilities to the image of this name. `PATH` is the image's own with one entry more.
+///
+/// A tar that is unpacked keeps the time of every folder; BuildKit's COPY gives them that of the build.
+pub(super) fn dockerfile(normal: &str, platforms: &[String]) -> String {
+    let (declared, archive) = match platforms {
+        [one] => ("", archive(one)),
+        // BuildKit fills them in for each
+        _ => (
+            "ARG TARGETARCH TARGETVARIANT\n",
+            "utilities-${TARGETARCH}${TARGETVARIANT}.tar".to_owned(),
+        ),
+    };
+    format!("FROM {normal}\n{declared}ADD {archive} /\nENV PATH=\"${{PATH:-{DEFAULT_PATH}}}:/{FOLDER}\"\n")
+}
 
-    /// # Errors
-    /// When the image has a `/busybox` of its own, or triggers that the build would set off.
-    pub async fn add_utilities(&self, addition: Addition<'_>, step: &str, events: &Events) -> Result<Built, Error> {
-        let normal = addition.normal;
-        let image = self.docker.inspect_image(normal.as_str()).await.map_err(said)?;
-        let config = image.config.unwrap_or_default();
-        if config.on_build.is_some_and(|triggers| !triggers.is_empty()) {
-            return Err(own_keys("the image has ONBUILD instructions, which adding the utilities would carry out").into());
-        }
-        if self.has_folder(normal).await? {
-            return Err(own_keys(&format!("the image has a /{FOLDER} of its own, where the utilities would go")).into());
-        }
-        let own_path = config
-            .env
-            .unwrap_or_default()
-            .into_iter()
-            .find_map(|variable| variable.strip_prefix("PATH=").map(str::to_owned));
-        let path = quoted(own_path.as_deref().unwrap_or(DEFAULT_PATH));
-        let from = self.sibling_name(addition.image, normal).await?;
-        // a tar that is unpacked keeps the time of every folder; BuildKit's COPY gives them that of the build
-        let dockerfile = format!("FROM {from}\nADD {ARCHIVE} /\nENV PATH=\"{path}:/{FOLDER}\"\n");
-        let build = InlineBuild {
-            dockerfile: &dockerfile,
-            files: &[Inline::file(ARCHIVE, &addition.busybox.archive()?, 0o644)],
-            platform: addition.platform,
-            reference: addition.reference,
-        };
-        self.build_inline(build, step, events).await
-    }
+fn archive(platform: &str) -> String {
+    let canonical = canonical(platform);
+    let parts: String = canonical.split('/').skip(1).collect();
+    format!("utilities-{parts}.tar")
+}
 
-    async fn has_folder(&self, image: &Digest) -> Result<bool, Error> {
-        let container = self.container(image.as_str()).await?;
-        let options = ContainerArchiveInfoOptionsBuilder::default().path(&format!("/{FOLDER}")).build();
-        let found = self.docker.get_container_archive_info(&container, Some(options)).await;
-        self.remove(&container).await?;
-        match found {
-            Ok(_) => Ok(true),
-            Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
-            Err(error) => Err(said(error)).context("looking into the image"),
-        }
-    }
-
-    /// A container that is never started: only its files are looked at.
-    async fn container(&self, image: &str) -> Result<String, Error> {
-        let body = ContainerCreateBody {
-            image: Some(image.to_owned()),
-            cmd: Some(vec!["/never-run".to_owned()]),
-            ..ContainerCreateBody::default()
-        };
-        let created = self
-            .docker
-            .create_container(Some(CreateContainerOptionsBuilder::default().build()), body)
-            .await;
-        Ok(created.map_err(said).context("looking into the image")?.id)
-    }
-
-    async fn remove(&self, container: &str) -> Result<(), Error> {
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        self.docker.remove_container(container, Some(options)).await.map_err(said)
-    }
-
-    async fn binary_in(&self, container: &str) -> Result<Option<Vec<u8>>, Error> {
-        for place in PLACES {
-            let options = DownloadFromContainerOptionsBuilder::default().path(place).build();
-            let mut chunks = self.docker.download_from_container(container, Some(options));
-            let mut archive = Vec::new();
-            while let Some(Ok(chunk)) = chunks.next().await {
-                archive.extend_from_slice(&chunk);
-                if archive.len() as u64 > MAX_BYTES {
-                    break;
-                }
-            }
-            if let Some(binary) = only_file(&archive) {
-                return Ok(Some(binary));
-            }
-        }
-        Ok(None)
+/// A platform as BuildKit names it to builds: without the variant that is its architecture's usual one (containerd,
+/// `platforms`).
+pub(super) fn canonical(platform: &str) -> String {
+    match platform {
+        "linux/arm" => "linux/arm/v7".to_owned(),
+        other => ["amd64/v1", "arm64/v8"]
+            .iter()
+            .find_map(|usual| other.strip_suffix(usual).map(|os| format!("{os}{}", &usual[..5])))
+            .unwrap_or_else(|| other.to_owned()),
     }
 }
 
-/// The content of the one regular file of a tar.
-fn only_file(archive: &[u8]) -> Option<Vec<u8>> {
-    let mut archive = tar::Archive::new(archive);
-    let mut entry = archive.entries().ok()?.next()?.ok()?;
-    if entry.header().entry_type() != EntryType::Regular {
-        return None;
+impl Addition<'_> {
+    /// One for each platform.
+    pub(super) fn archives(&self) -> Result<Vec<Inline>, Error> {
+        let archives = self.platforms.iter().map(|platform| {
+            let content = self.utilities[platform].archive()?;
+            Ok(Inline::file(&archive(platform), &content, 0o644))
+        });
+        archives.collect()
     }
+}
+
+impl Daemon {
+    pub(super) async fn add_utilities(&self, addition: Addition<'_>, step: &str, events: &Events) -> Result<Built, Error> {
+        let has_folder = match &self.builder {
+            Builder::BuildKit(buildkit) => buildkit.has_folder(addition.normal, addition.platforms).await?,
+            Builder::Classic => self.container_has_folder(addition.normal, &addition.platforms[0]).await?,
+        };
+        if has_folder {
+            return Err(own_keys().into());
+        }
+        let build = InlineBuild {
+            dockerfile: &dockerfile(addition.normal, addition.platforms),
+            files: &addition.archives()?,
+            platforms: addition.platforms,
+        };
+        self.build_inline(build, addition.names, step, events).await
+    }
+
+    pub(super) async fn binary_of(&self, image: &str, platform: &str) -> Result<Option<Vec<u8>>, Error> {
+        match &self.builder {
+            Builder::BuildKit(buildkit) => buildkit.binary_of(image, platform).await,
+            Builder::Classic => self.container_binary(image, platform).await,
+        }
+    }
+}
+
+impl BuildKit {
+    /// Whether an image has a [`FOLDER`] for any of the platforms.
+    pub(super) async fn has_folder(&self, image: &str, platforms: &[String]) -> Result<bool, Error> {
+        let found = self.copied(image, &[&format!("/{FOLDER}")], platforms).await;
+        let found = found.context("looking into the image")?;
+        let mut archive = tar::Archive::new(found.as_slice());
+        let is_found = |entry: tar::Entry<'_, _>| String::from_utf8_lossy(&entry.path_bytes()).contains("found");
+        Ok(archive.entries()?.flatten().any(is_found))
+    }
+
+    /// The content of the busybox that an image holds.
+    pub(super) async fn binary_of(&self, image: &str, platform: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(first_file(&self.copied(image, &PLACES, &[platform.to_owned()]).await?))
+    }
+
+    /// What an image has at these places, as a tar with a folder for each place that exists.
+    async fn copied(&self, image: &str, places: &[&str], platforms: &[String]) -> Result<Vec<u8>, Error> {
+        let copies = places
+            .iter()
+            .enumerate()
+            .map(|(number, place)| format!("COPY --from={image} {} /found{number}/\n", if_there(place)));
+        let build = InlineBuild {
+            dockerfile: &format!("FROM scratch\n{}", copies.collect::<String>()),
+            files: &[],
+            platforms,
+        };
+        // nobody asked for this build
+        let (unseen, _) = Events::channel();
+        self.files_of(build, MAX_BYTES, "utilities", &unseen).await
+    }
+}
+
+/// The path as a wildcard that means it alone: what a wildcard does not find is no error.
+fn if_there(path: &str) -> String {
+    let (first, rest) = path[1..]
+        .split_once('/')
+        .map_or((&path[1..], String::new()), |(first, rest)| (first, format!("/{rest}")));
+    let (begin, last) = first.split_at(first.len() - 1);
+    format!("/{begin}[{last}]{rest}")
+}
+
+/// The content of the first regular file of a tar.
+pub(super) fn first_file(archive: &[u8]) -> Option<Vec<u8>> {
+    let mut archive = tar::Archive::new(archive);
+    let mut entries = archive.entries().ok()?.map_while(Result::ok);
+    let mut entry = entries.find(|entry| entry.header().entry_type() == EntryType::Regular)?;
     let mut content = Vec::new();
     entry.read_to_end(&mut content).ok()?;
     Some(content)
 }
 
-fn own_keys(why: &str) -> Problem {
-    Problem::failed(why).hint("give the image `debug:` keys of its own in the manifest, for instance `debug: { target: debug }`")
-}
-
-/// `text` within double quotes of a Dockerfile.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len());
-    for c in text.chars() {
-        if matches!(c, '\\' | '"' | '$') {
-            quoted.push('\\');
-        }
-        quoted.push(c);
-    }
-    quoted
+pub(super) fn own_keys() -> Problem {
+    Problem::failed(format!("the image has a /{FOLDER} of its own, where the utilities would go")).hint(OWN_KEYS)
 }
 
 #[cfg(test)]
@@ -311,7 +325,16 @@ mod tests {
     }
 
     #[test]
-    fn quoting() {
-        assert_eq!(quoted(r#"/a:$B:"c\"#), r#"/a:\$B:\"c\\"#);
+    fn each_platform_has_an_archive_of_its_own() {
+        let of = |platforms: &[&str]| dockerfile("x", &platforms.iter().map(|platform| (*platform).to_owned()).collect::<Vec<_>>());
+        assert!(of(&["linux/arm64/v8"]).contains("\nADD utilities-arm64.tar /\n"));
+        assert!(of(&["linux/amd64", "linux/arm"]).contains("\nADD utilities-${TARGETARCH}${TARGETVARIANT}.tar /\n"));
+        assert_eq!(archive("linux/arm"), "utilities-armv7.tar");
+        assert_eq!(canonical("linux/amd64/v1"), "linux/amd64");
+    }
+
+    #[test]
+    fn a_wildcard_that_means_one_path() {
+        assert_eq!(["/busybox", "/usr/bin/busybox"].map(if_there), ["/busybo[x]", "/us[r]/bin/busybox"]);
     }
 }

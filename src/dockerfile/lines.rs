@@ -1,218 +1,208 @@
-//! From text to instructions: parser directives, comments, continued lines, heredocs.
+//! From the lines of a file to the lines of the language: directives, comments, continuations.
+//!
+//! Follows moby/buildkit's `frontend/dockerfile/parser`.
 
 use std::ops::Range;
 
-use super::DockerfileError;
+use super::{DockerfileError, Syntax, Word};
 
-const DEFAULT_ESCAPE: char = '\\';
-
-/// A part of an instruction without white space in it, and where it stands in the text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Word {
-    pub(super) text: String,
-    pub(super) span: Range<usize>,
+/// The lines of the file, in turn.
+pub(super) struct Lines<'a> {
+    text: &'a str,
+    at: usize,
+    /// Of the line last returned, 1-based.
+    pub(super) number: usize,
 }
 
-impl Word {
-    /// What follows `prefix`.
-    pub(super) fn after(&self, prefix: &str) -> Option<Self> {
-        let text = self.text.strip_prefix(prefix)?.to_owned();
-        Some(Self {
-            span: self.span.start + prefix.len()..self.span.end,
-            text,
+/// A line of the file.
+#[derive(Clone, Copy)]
+pub(super) struct Line<'a> {
+    pub(super) start: usize,
+    /// Without the line's end.
+    pub(super) text: &'a str,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        let at = if text.starts_with('\u{FEFF}') { 3 } else { 0 };
+        Self { text, at, number: 0 }
+    }
+
+    /// The offset of the line that comes next.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Line<'a>;
+
+    fn next(&mut self) -> Option<Line<'a>> {
+        let rest = &self.text[self.at..];
+        if rest.is_empty() {
+            return None;
+        }
+        let length = rest.find('\n').map_or(rest.len(), |newline| newline + 1);
+        let start = self.at;
+        self.at += length;
+        self.number += 1;
+        Some(Line {
+            start,
+            text: rest[..length].trim_end_matches(['\r', '\n']),
         })
     }
+}
 
-    /// The value of one of several fields that are parted by commas.
-    pub(super) fn field(&self, prefix: &str) -> Option<Self> {
-        let mut start = self.span.start;
-        for field in self.text.split(',') {
-            let word = Self {
-                text: field.to_owned(),
-                span: start..start + field.len(),
-            };
-            if let Some(value) = word.after(prefix) {
-                return Some(value);
+/// What the directives at the top of the file say.
+#[derive(Debug)]
+pub(super) struct Directives {
+    pub(super) escape: char,
+    pub(super) syntax: Option<Syntax>,
+}
+
+impl Directives {
+    pub(super) fn read(text: &str) -> Result<Self, DockerfileError> {
+        let mut directives = Self {
+            escape: '\\',
+            syntax: None,
+        };
+        let mut seen = Vec::new();
+        let mut lines = Lines::new(text);
+        while let Some((name, value)) = lines.next().as_ref().and_then(directive) {
+            let refuse = |message| DockerfileError::new(lines.number, message);
+            if seen.contains(&name) {
+                return Err(refuse(format!("only one `{name}` directive can be used")));
             }
-            start += field.len() + 1;
+            match name.as_str() {
+                "escape" => directives.escape = escape_of(&value.text).map_err(refuse)?,
+                "syntax" => directives.syntax = Some(Syntax::new(&value, lines.number)),
+                _ => {}
+            }
+            seen.push(name);
         }
-        None
+        if directives.syntax.is_none() {
+            directives.syntax = syntax_below_shebang(text);
+        }
+        Ok(directives)
     }
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Instruction {
-    /// In upper case.
-    pub(super) keyword: String,
-    /// 1-based; the first one of several.
+fn escape_of(value: &str) -> Result<char, String> {
+    match value {
+        "\\" => Ok('\\'),
+        "`" => Ok('`'),
+        _ => Err(format!("the escape character must be `\\` or a backtick, not `{value}`")),
+    }
+}
+
+/// The daemon looks for the frontend below a `#!` line, where no other directive is heeded.
+fn syntax_below_shebang(text: &str) -> Option<Syntax> {
+    let mut lines = Lines::new(text);
+    let shebang = lines.next()?;
+    if !shebang.text.starts_with("#!") {
+        return None;
+    }
+    while let Some((name, value)) = lines.next().as_ref().and_then(directive) {
+        if name == "syntax" {
+            return Some(Syntax::new(&value, lines.number));
+        }
+    }
+    None
+}
+
+/// `# name = value`, the name in lower case.
+fn directive(line: &Line<'_>) -> Option<(String, Word)> {
+    let (comment, value) = line.text.split_once('=')?;
+    let name = comment.trim_start().strip_prefix('#')?.trim();
+    let name = name.to_ascii_lowercase();
+    if value.trim().is_empty() || !["syntax", "escape", "check"].contains(&name.as_str()) {
+        return None;
+    }
+    let indent = value.len() - value.trim_start().len();
+    let start = line.start + comment.len() + "=".len() + indent;
+    let value = Word {
+        text: value.trim().to_owned(),
+        span: start..start + value.trim().len(),
+    };
+    Some((name, value))
+}
+
+/// An instruction's line, put together from one or more lines of the file.
+pub(super) struct Logical {
+    pub(super) text: String,
+    /// Where pieces of `text` begin, in `text` and in the file.
+    pieces: Vec<(usize, usize)>,
+    /// Of the first of its lines.
     pub(super) line: usize,
-    words: Vec<Word>,
 }
 
-impl Instruction {
-    fn flag_count(&self) -> usize {
-        self.words.iter().take_while(|word| word.text.starts_with("--")).count()
+impl Logical {
+    /// The next instruction: comments, empty lines and continuations are gone.
+    pub(super) fn read(lines: &mut Lines<'_>, escape: char) -> Option<Self> {
+        loop {
+            let mut line = lines.next()?;
+            line = line.skip(line.text.len() - line.text.trim_start().len());
+            let (body, mut continues) = strip_continuation(line.text, escape);
+            if line.is_comment() || (body.is_empty() && !continues) {
+                continue;
+            }
+            let mut logical = Self {
+                text: String::new(),
+                pieces: Vec::new(),
+                line: lines.number,
+            };
+            logical.push(line.start, body);
+            while continues && let Some(line) = lines.next() {
+                if line.is_comment() || line.text.trim().is_empty() {
+                    continue;
+                }
+                let body;
+                (body, continues) = strip_continuation(line.text, escape);
+                logical.push(line.start, body);
+            }
+            return Some(logical);
+        }
     }
 
-    pub(super) fn flags(&self) -> impl Iterator<Item = &Word> {
-        self.words[..self.flag_count()].iter()
+    fn push(&mut self, source: usize, body: &str) {
+        self.pieces.push((self.text.len(), source));
+        self.text.push_str(body);
     }
 
-    pub(super) fn arguments(&self) -> impl Iterator<Item = &Word> {
-        self.words[self.flag_count()..].iter()
+    /// The place in the file of a part of `text`, continuations within it included.
+    pub(super) fn span(&self, part: Range<usize>) -> Range<usize> {
+        let start = self.source(part.start);
+        match self.text[part.clone()].char_indices().next_back() {
+            Some((last, char)) => start..self.source(part.start + last) + char.len_utf8(),
+            None => start..start,
+        }
     }
-}
 
-struct Line<'t> {
-    number: usize,
-    start: usize,
-    /// Without its end.
-    text: &'t str,
+    fn source(&self, offset: usize) -> usize {
+        let later = self.pieces.partition_point(|&(begins, _)| begins <= offset);
+        let (begins, source) = self.pieces[later - 1];
+        source + (offset - begins)
+    }
 }
 
 impl Line<'_> {
+    fn skip(self, length: usize) -> Self {
+        Self {
+            start: self.start + length,
+            text: &self.text[length..],
+        }
+    }
+
     fn is_comment(&self) -> bool {
         self.text.trim_start().starts_with('#')
     }
+}
 
-    fn is_blank(&self) -> bool {
-        self.text.trim().is_empty()
+/// Cuts the escape character at the end off, and says whether one was there. Two of them are none.
+fn strip_continuation(line: &str, escape: char) -> (&str, bool) {
+    let body = line.trim_end_matches([' ', '\t']).strip_suffix(escape);
+    match body {
+        Some(body) if !body.ends_with(escape) => (body, true),
+        _ => (line, false),
     }
-}
-
-/// The escape character and the instructions of a Dockerfile.
-pub(super) fn read(text: &str) -> Result<(char, Vec<Instruction>), DockerfileError> {
-    let lines = split(text);
-    let escape = escape_directive(&lines);
-    let mut instructions = Vec::new();
-    let mut rest = lines.iter();
-    while let Some(line) = rest.next() {
-        if line.is_comment() || line.is_blank() {
-            continue;
-        }
-        let mut characters = Vec::new();
-        let mut continued = append(&mut characters, line, escape);
-        while continued {
-            let Some(next) = rest.next() else { break };
-            if !next.is_comment() && !next.is_blank() {
-                continued = append(&mut characters, next, escape);
-            }
-        }
-        let Some((keyword, words)) = words(&characters) else { continue };
-        let instruction = Instruction {
-            keyword: keyword.text.to_uppercase(),
-            line: line.number,
-            words,
-        };
-        for (terminator, tabs) in heredocs(&instruction) {
-            let ends = |line: &Line<'_>| {
-                if tabs {
-                    line.text.trim_start_matches('\t') == terminator
-                } else {
-                    line.text == terminator
-                }
-            };
-            if !rest.any(ends) {
-                let message = format!("the heredoc `{terminator}` has no end");
-                return Err(DockerfileError {
-                    line: line.number,
-                    message,
-                });
-            }
-        }
-        instructions.push(instruction);
-    }
-    Ok((escape, instructions))
-}
-
-fn split(text: &str) -> Vec<Line<'_>> {
-    let mut start = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-    let mut lines = Vec::new();
-    for (index, whole) in text[start..].split_inclusive('\n').enumerate() {
-        let line = whole.trim_end_matches('\n');
-        lines.push(Line {
-            number: index + 1,
-            start,
-            text: line.strip_suffix('\r').unwrap_or(line),
-        });
-        start += whole.len();
-    }
-    lines
-}
-
-/// Directives stand at the top, before anything else, comments and empty lines included.
-fn escape_directive(lines: &[Line<'_>]) -> char {
-    for line in lines {
-        let Some((name, value)) = line
-            .text
-            .trim_start()
-            .strip_prefix('#')
-            .and_then(|directive| directive.split_once('='))
-        else {
-            break;
-        };
-        let name = name.trim();
-        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            break;
-        }
-        if name.eq_ignore_ascii_case("escape") && value.trim() == "`" {
-            return '`';
-        }
-    }
-    DEFAULT_ESCAPE
-}
-
-/// Adds a line's characters with their places; tells whether the next line continues it.
-fn append(characters: &mut Vec<(usize, char)>, line: &Line<'_>, escape: char) -> bool {
-    let trimmed = line.text.trim_end_matches([' ', '\t']);
-    let before = trimmed.strip_suffix(escape).filter(|before| !before.ends_with(escape));
-    let kept = before.unwrap_or(line.text);
-    characters.extend(kept.char_indices().map(|(at, c)| (line.start + at, c)));
-    before.is_some()
-}
-
-/// The keyword and the other words. Quotes hold white space together and stay in the text.
-fn words(characters: &[(usize, char)]) -> Option<(Word, Vec<Word>)> {
-    let mut words = Vec::new();
-    let mut current: Option<Word> = None;
-    let mut quote = None;
-    for &(at, c) in characters {
-        if c.is_whitespace() && quote.is_none() {
-            words.extend(current.take());
-            continue;
-        }
-        match quote {
-            Some(open) if open == c => quote = None,
-            None if (c == '"' || c == '\'') && !words.is_empty() => quote = Some(c),
-            _ => {}
-        }
-        let word = current.get_or_insert_with(|| Word {
-            text: String::new(),
-            span: at..at,
-        });
-        word.text.push(c);
-        word.span.end = at + c.len_utf8();
-    }
-    words.extend(current);
-    let mut words = words.into_iter();
-    Some((words.next()?, words.collect()))
-}
-
-/// The terminators of the heredocs that an instruction opens, and whether tabs before them do not count.
-fn heredocs(instruction: &Instruction) -> Vec<(String, bool)> {
-    if !["RUN", "COPY", "ADD"].contains(&instruction.keyword.as_str()) {
-        return Vec::new();
-    }
-    instruction.words.iter().filter_map(|word| heredoc(&word.text)).collect()
-}
-
-fn heredoc(word: &str) -> Option<(String, bool)> {
-    let rest = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
-    let (tabs, rest) = rest.strip_prefix('-').map_or((false, rest), |rest| (true, rest));
-    let name = ['"', '\'']
-        .iter()
-        .find_map(|quote| rest.strip_prefix(*quote)?.strip_suffix(*quote))
-        .unwrap_or(rest);
-    let is_name = !name.is_empty() && !name.contains(['<', '"', '\'']);
-    is_name.then(|| (name.to_owned(), tabs))
 }

@@ -1,6 +1,7 @@
 //! The keys of a build, most of them those of the Compose file's `build` section.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -33,7 +34,7 @@ pub(super) const KEYS: [&str; 15] = [
 ];
 
 /// Keys that say which builder must carry them out; where they stand is remembered for the message.
-const PARTICULAR_KEYS: [&str; 4] = ["cache_to", "secrets", "ssh", "additional_contexts"];
+const PARTICULAR_KEYS: [&str; 5] = ["cache_to", "secrets", "ssh", "additional_contexts", "platforms"];
 
 static PLATFORM: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\A[a-z0-9]+/[a-z0-9_]+(/[a-z0-9._]+)?\z").expect("the pattern is a constant"));
@@ -51,9 +52,9 @@ impl Reader<'_> {
             target: keys.last("target").map(|node| self.text(node, "target")).transpose()?,
             args: self.mapping(keys, "args")?,
             labels: self.mapping(keys, "labels")?,
-            platform: keys
+            platforms: keys
                 .last("platforms")
-                .map_or(Ok(DEFAULT_PLATFORM.to_owned()), |node| self.platform(node))?,
+                .map_or(Ok(vec![DEFAULT_PLATFORM.to_owned()]), |node| self.platforms(node))?,
             network: keys.last("network").map(|node| self.text(node, "network")).transpose()?,
             cache_from: keys
                 .last("cache_from")
@@ -108,23 +109,19 @@ impl Reader<'_> {
         Ok(DockerfileSource { path, file, text, parsed })
     }
 
-    fn platform(&self, node: &Node) -> Result<String, Problem> {
-        match self.texts(node, "platforms")?.as_slice() {
-            [one] if PLATFORM.is_match(one) => Ok(one.clone()),
-            [one] => Err(self
-                .fail(node.line, format!("`{}` is not a platform", printable(one)))
-                .hint("os/architecture, for example linux/amd64")),
-            [] => Err(self.fail(node.line, "`platforms` is empty")),
-            several => Err(self
-                .fail(
-                    node.line,
-                    format!(
-                        "`platforms` has {} entries; an image of several platforms cannot be built yet",
-                        several.len()
-                    ),
-                )
-                .hint("one platform an image works")),
+    fn platforms(&self, node: &Node) -> Result<Vec<String>, Problem> {
+        let mut platforms = self.texts(node, "platforms")?;
+        if platforms.is_empty() {
+            return Err(self.fail(node.line, "`platforms` is empty"));
         }
+        if let Some(other) = platforms.iter().find(|platform| !PLATFORM.is_match(platform)) {
+            return Err(self
+                .fail(node.line, format!("`{}` is not a platform", printable(other)))
+                .hint("os/architecture, for example linux/amd64"));
+        }
+        let mut seen = BTreeSet::new();
+        platforms.retain(|platform| seen.insert(platform.clone()));
+        Ok(platforms)
     }
 
     /// `args` and `labels`: a map, or a list of `NAME=value`. A name without a value takes it from the environment, or is left out.
@@ -138,15 +135,15 @@ impl Reader<'_> {
                             Value::Null => None,
                             _ => Some(self.text(&entry.node, &entry.key)?),
                         };
-                        self.insert(&mut all, key, &entry.key, value);
+                        self.insert(&mut all, key, &entry.key, value, entry.line)?;
                     }
                 }
                 Value::List(items) => {
                     for item in items {
                         let text = self.text(item, key)?;
                         match text.split_once('=') {
-                            Some((name, value)) => self.insert(&mut all, key, name, Some(value.to_owned())),
-                            None => self.insert(&mut all, key, &text, None),
+                            Some((name, value)) => self.insert(&mut all, key, name, Some(value.to_owned()), item.line)?,
+                            None => self.insert(&mut all, key, &text, None, item.line)?,
                         }
                     }
                 }
@@ -156,7 +153,10 @@ impl Reader<'_> {
         Ok(all)
     }
 
-    fn insert(&self, all: &mut BTreeMap<String, String>, key: &str, name: &str, value: Option<String>) {
+    fn insert(&self, all: &mut BTreeMap<String, String>, key: &str, name: &str, value: Option<String>, line: usize) -> Result<(), Problem> {
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err(self.fail(line, format!("`{}` in `{key}` is not a name", printable(name))));
+        }
         let value = match (value, key) {
             (None, "args") => (self.environment.lookup)(name),
             (value, _) => Some(value.unwrap_or_default()),
@@ -165,6 +165,7 @@ impl Reader<'_> {
             Some(value) => all.insert(name.to_owned(), value),
             None => all.remove(name),
         };
+        Ok(())
     }
 
     /// `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`, as `docker build --secret` takes it.
@@ -178,10 +179,18 @@ impl Reader<'_> {
             let fields: BTreeMap<_, _> = text
                 .split(',')
                 .map(|field| field.split_once('=').ok_or_else(malformed))
+                .map(|field| field.map(|(name, value)| (if name == "source" { "src" } else { name }, value)))
                 .collect::<Result<_, _>>()?;
-            let field = |names: [&str; 2]| names.iter().find_map(|name| fields.get(name)).copied();
+            let known = |(name, value): (&&str, &&str)| match *name {
+                "id" | "src" | "env" => !value.is_empty(),
+                "type" => ["file", "env"].contains(value),
+                _ => false,
+            };
+            if fields.len() < text.split(',').count() || !fields.iter().all(known) {
+                return Err(malformed());
+            }
             let id = fields.get("id").ok_or_else(malformed)?;
-            let source = match (field(["src", "source"]), fields.get("env")) {
+            let source = match (fields.get("src"), fields.get("env")) {
                 (Some(file), None) => {
                     let path = self.folder.join(file);
                     if !path.is_file() {
@@ -208,7 +217,9 @@ impl Reader<'_> {
                 }
                 (Some(_), Some(_)) => return Err(malformed()),
             };
-            secrets.insert((*id).to_owned(), source);
+            if secrets.insert((*id).to_owned(), source).is_some() {
+                return Err(self.fail(node.line, format!("the secret `{}` stands there twice", printable(id))));
+            }
         }
         Ok(secrets)
     }
@@ -218,12 +229,22 @@ impl Reader<'_> {
         let mut agents = BTreeMap::new();
         for text in self.texts(node, "ssh")? {
             let (id, socket) = match text.split_once('=') {
-                Some((id, socket)) => (id, self.folder.join(socket)),
+                Some((id, socket)) => (id, self.socket(node.line, socket)?),
                 None => (text.as_str(), self.agent_of_the_person(node.line)?),
             };
             agents.insert(id.to_owned(), socket);
         }
         Ok(agents)
+    }
+
+    fn socket(&self, line: usize, name: &str) -> Result<PathBuf, Problem> {
+        let path = self.folder.join(name);
+        if path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket()) {
+            return Ok(path);
+        }
+        Err(self
+            .fail(line, format!("`ssh`: {} is not an agent's socket", self.shown(&path)))
+            .hint("`ssh: [default]`, or NAME=SOCKET"))
     }
 
     fn agent_of_the_person(&self, line: usize) -> Result<PathBuf, Problem> {
@@ -238,9 +259,9 @@ impl Reader<'_> {
         let line = keys.last("additional_contexts").map_or(0, |node| node.line);
         let mut contexts = BTreeMap::new();
         for (name, text) in self.mapping(keys, "additional_contexts")? {
-            let context = if text.starts_with("docker-image://") {
+            let context = if text.strip_prefix("docker-image://").is_some_and(|image| !image.is_empty()) {
                 NamedContext::Image(text)
-            } else if text.contains("://") {
+            } else if text.is_empty() || text.contains("://") {
                 return Err(self.fail(
                     line,
                     format!(

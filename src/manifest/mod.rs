@@ -5,6 +5,7 @@
 
 mod build;
 mod interpolate;
+mod outline;
 mod read;
 mod reader;
 mod yaml;
@@ -12,11 +13,14 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::builder::Named;
 use crate::channel::{Owner, Variant};
-use crate::dockerfile::Dockerfile;
-use crate::problem::Problem;
+use crate::dockerfile::{Dockerfile, DockerfileError};
+use crate::problem::{Problem, printable};
 use crate::reference::{ImageName, Registry};
 
+pub use interpolate::Lookup;
+pub use outline::Outline;
 pub use reader::Environment;
 
 pub const FILE_NAME: &str = "images.yaml";
@@ -26,11 +30,15 @@ pub const DEFAULT_REGISTRY: &str = "gcr.io/lattice-dev";
 pub struct Manifest {
     /// As it is shown in messages.
     pub file: String,
+    /// Where the file is.
+    pub folder: PathBuf,
     pub registry: Registry,
     pub stable: Stable,
     pub utilities: Utilities,
     /// Registries (`host:port`) that may be spoken to over plain HTTP.
     pub insecure_registries: Vec<String>,
+    /// The builders to use where nobody names others.
+    pub builder: Option<Named>,
     /// In the order of the file.
     pub images: Vec<Image>,
 }
@@ -89,8 +97,8 @@ pub struct Build {
     pub target: Option<String>,
     pub args: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
-    /// `os/architecture[/variant]`, as OCI writes it.
-    pub platform: String,
+    /// `os/architecture[/variant]`, as OCI writes it; one at least. Several make an index.
+    pub platforms: Vec<String>,
     pub network: Option<String>,
     pub cache_from: Vec<String>,
     pub cache_to: Vec<String>,
@@ -104,6 +112,46 @@ pub struct Build {
     pub places: BTreeMap<&'static str, String>,
     pub pull: bool,
     pub no_cache: bool,
+}
+
+impl Build {
+    /// What a `FROM` can use for a platform: the args, and those of the platform (Dockerfile reference, "Automatic platform
+    /// ARGs in the global scope").
+    #[must_use]
+    pub fn dockerfile_args(&self, platform: &str) -> BTreeMap<String, String> {
+        let mut parts = platform.splitn(3, '/');
+        let mut next = || parts.next().unwrap_or_default();
+        let (os, architecture, variant) = (next(), next(), next());
+        let mut args = BTreeMap::new();
+        for side in ["TARGET", "BUILD"] {
+            for (name, value) in [("PLATFORM", platform), ("OS", os), ("ARCH", architecture), ("VARIANT", variant)] {
+                args.insert(format!("{side}{name}"), value.to_owned());
+            }
+        }
+        args.extend(self.args.clone());
+        args
+    }
+
+    /// What `found` finds in the Dockerfile for each platform, each once.
+    ///
+    /// # Errors
+    /// What is wrong with the Dockerfile.
+    pub fn of_each_platform<T: PartialEq>(
+        &self,
+        found: impl Fn(&Dockerfile, &BTreeMap<String, String>) -> Result<Vec<T>, DockerfileError>,
+    ) -> Result<Vec<T>, Problem> {
+        let mut all = Vec::new();
+        for platform in &self.platforms {
+            let found = found(&self.dockerfile.parsed, &self.dockerfile_args(platform))
+                .map_err(|error| Problem::usage(format!("{}:{}: {}", self.dockerfile.file, error.line, printable(&error.message))))?;
+            for one in found {
+                if !all.contains(&one) {
+                    all.push(one);
+                }
+            }
+        }
+        Ok(all)
+    }
 }
 
 /// Where a secret comes from. Its value is read when a build asks for it.
@@ -166,4 +214,4 @@ pub fn find(from: &Path) -> Option<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,13 +7,22 @@ use super::build;
 use super::reader::{Environment, Layers, Reader, find, is_extension, read_text, shown};
 use super::yaml::{self, Entry, Node, Value};
 use super::{DEFAULT_REGISTRY, Image, Manifest, Stable, Utilities, UtilitiesSource};
+use crate::builder::{Named, Origin};
 use crate::problem::{Problem, printable};
 use crate::reference::{ImageName, Registry};
 
 const DEFAULT_UTILITIES: &str = "busybox:stable-musl";
 
-const TOP_KEYS: [&str; 6] = ["registry", "stable", "debug", "defaults", "images", "insecure_registries"];
-const STABLE_KEYS: [&str; 2] = ["branch", "registry"];
+pub(super) const TOP_KEYS: [&str; 7] = [
+    "registry",
+    "stable",
+    "debug",
+    "defaults",
+    "images",
+    "insecure_registries",
+    "builder",
+];
+pub(super) const STABLE_KEYS: [&str; 2] = ["branch", "registry"];
 const DEBUG_KEYS: [&str; 1] = ["utilities"];
 const IMAGE_KEYS: [&str; 2] = ["push", "debug"];
 
@@ -39,10 +48,12 @@ impl Reader<'_> {
         let defaults = find(top, "defaults").map_or(Ok(&[][..]), |node| self.map(node, "`defaults`", &[&build::KEYS]))?;
         Ok(Manifest {
             file: self.file.to_owned(),
+            folder: self.folder.to_owned(),
             registry: find(top, "registry").map_or_else(|| DEFAULT_REGISTRY.parse(), |node| self.parse(node, "registry"))?,
             stable: self.stable(find(top, "stable"))?,
             utilities: self.utilities(find(top, "debug"))?,
             insecure_registries: find(top, "insecure_registries").map_or(Ok(Vec::new()), |node| self.hosts(node))?,
+            builder: find(top, "builder").map(|node| self.builder(node)).transpose()?,
             images: self.images(find(top, "images"), root.line, defaults)?,
         })
     }
@@ -50,7 +61,7 @@ impl Reader<'_> {
     fn stable(&self, node: Option<&Node>) -> Result<Stable, Problem> {
         let entries = node.map_or(Ok(&[][..]), |node| self.map(node, "`stable`", &[&STABLE_KEYS]))?;
         Ok(Stable {
-            branch: find(entries, "branch").map_or(Ok("master".to_owned()), |node| self.text(node, "branch"))?,
+            branch: find(entries, "branch").map_or(Ok("master".to_owned()), |node| self.given(node, "branch"))?,
             registry: find(entries, "registry").map(|node| self.parse(node, "registry")).transpose()?,
         })
     }
@@ -63,7 +74,7 @@ impl Reader<'_> {
                 place: self.file.to_owned(),
             });
         };
-        let text = self.text(node, "utilities")?;
+        let text = self.given(node, "utilities")?;
         let path = self.folder.join(&text);
         let source = if text.starts_with(['.', '/']) || path.is_file() {
             UtilitiesSource::Path(path)
@@ -76,7 +87,22 @@ impl Reader<'_> {
         })
     }
 
-    fn hosts(&self, node: &Node) -> Result<Vec<String>, Problem> {
+    fn builder(&self, node: &Node) -> Result<Named, Problem> {
+        let texts = match &node.value {
+            Value::List(_) => self.texts(node, "builder")?,
+            _ => vec![self.text(node, "builder")?],
+        };
+        if texts.iter().all(String::is_empty) {
+            return Err(self.fail(node.line, "`builder` is empty"));
+        }
+        Ok(Named {
+            texts,
+            origin: Origin::Manifest(self.place(node.line)),
+            folder: self.folder.to_owned(),
+        })
+    }
+
+    pub(super) fn hosts(&self, node: &Node) -> Result<Vec<String>, Problem> {
         let hosts = self.texts(node, "insecure_registries")?;
         for host in &hosts {
             if host.contains('/') || Registry::from_str(host).is_err() {

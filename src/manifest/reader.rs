@@ -31,6 +31,8 @@ pub(super) fn read_text(path: &Path, file: &str) -> Result<String, Problem> {
     match path.metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Problem::usage(format!("there is no file {file}"))),
         Ok(metadata) if metadata.is_dir() => return Err(Problem::usage(format!("{file} is a folder, not a file"))),
+        // a FIFO would be waited for without end
+        Ok(metadata) if !metadata.is_file() => return Err(Problem::usage(format!("{file} is not a file"))),
         _ => {}
     }
     let mut bytes = Vec::new();
@@ -72,6 +74,14 @@ impl Reader<'_> {
             .map_err(|message| self.fail(node.line, format!("in `{}`: {}", printable(key), printable(&message))))
     }
 
+    /// A text that cannot be empty.
+    pub(super) fn given(&self, node: &Node, key: &str) -> Result<String, Problem> {
+        match self.text(node, key)? {
+            empty if empty.trim().is_empty() => Err(self.fail(node.line, format!("`{key}` is empty"))),
+            text => Ok(text),
+        }
+    }
+
     pub(super) fn texts(&self, node: &Node, key: &str) -> Result<Vec<String>, Problem> {
         match &node.value {
             Value::List(items) => items.iter().map(|item| self.text(item, key)).collect(),
@@ -80,6 +90,9 @@ impl Reader<'_> {
     }
 
     pub(super) fn boolean(&self, node: &Node, key: &str) -> Result<bool, Problem> {
+        if !matches!(node.value, Value::Scalar(_)) {
+            return Err(self.fail(node.line, format!("`{key}` is {}, neither true nor false", node.value.kind())));
+        }
         match self.text(node, key)?.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" => Ok(true),
             "false" | "no" | "off" => Ok(false),

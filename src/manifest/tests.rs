@@ -33,6 +33,14 @@ fn only(manifest: &str) -> Image {
     load(manifest).expect(manifest).images.remove(0)
 }
 
+/// A build with no other keys, its context a folder that is not there.
+pub(crate) fn one_build(dockerfile: &str) -> Build {
+    let mut build = only("images: { a: { context: one } }").normal;
+    build.dockerfile.text = dockerfile.to_owned();
+    build.dockerfile.parsed = crate::dockerfile::parse(dockerfile).expect(dockerfile);
+    build
+}
+
 #[test]
 fn defaults_are_the_documented_ones() {
     let manifest = load("images: { a: { context: one } }").expect("valid");
@@ -41,7 +49,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(manifest.utilities.source, UtilitiesSource::Image("busybox:stable-musl".into()));
     let image = &manifest.images[0];
     assert!(image.push && image.debug.is_none());
-    assert_eq!(image.normal.platform, "linux/amd64");
+    assert_eq!(image.normal.platforms, ["linux/amd64"]);
     assert_eq!(image.normal.dockerfile.file, "one/Dockerfile");
 }
 
@@ -98,7 +106,7 @@ fn an_inline_dockerfile_wins_over_a_more_general_file() {
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn bad_manifests_get_one_message_with_their_line() {
     let one = "images:\n  a: { context: one }\n";
-    let cases: [(String, &str); 54] = [
+    let cases: [(String, &str); 66] = [
         (String::new(), "images.yaml is empty"),
         ("# only a comment\n".into(), "images.yaml is empty"),
         ("images:\n".into(), "images.yaml:1: `images` is nothing, not a map"),
@@ -188,8 +196,8 @@ fn bad_manifests_get_one_message_with_their_line() {
             "images.yaml:2: `x` in `secrets` is not a secret",
         ),
         (
-            "images:\n  a: { context: one, platforms: [linux/amd64, linux/arm64] }\n".into(),
-            "images.yaml:2: `platforms` has 2 entries",
+            "builder: []\nimages: { a: { context: one } }\n".into(),
+            "images.yaml:1: `builder` is empty",
         ),
         (
             "images:\n  a: { context: one, secrets: ['id=x,src=none'] }\n".into(),
@@ -203,6 +211,48 @@ fn bad_manifests_get_one_message_with_their_line() {
             "images:\n  a: { context: one, secrets: ['id=x,src=one/Dockerfile,env=SET'] }\n".into(),
             "is not a secret",
         ),
+        (
+            "images:\n  a: { context: one, secrets: ['id=x,src=one/Dockerfile,mode=0400'] }\n".into(),
+            "images.yaml:2: `id=x,src=one/Dockerfile,mode=0400` in `secrets` is not a secret",
+        ),
+        (
+            "images:\n  a: { context: one, secrets: ['id=,env=SET'] }\n".into(),
+            "images.yaml:2: `id=,env=SET` in `secrets`",
+        ),
+        (
+            "images:\n  a: { context: one, secrets: ['id=x,id=y,env=SET'] }\n".into(),
+            "is not a secret",
+        ),
+        (
+            "images:\n  a: { context: one, secrets: ['id=x,env=SET', 'id=x,source=one/Dockerfile'] }\n".into(),
+            "images.yaml:2: the secret `x` stands there twice",
+        ),
+        (
+            "images:\n  a: { context: one, ssh: ['x=one/Dockerfile'] }\n".into(),
+            "images.yaml:2: `ssh`: one/Dockerfile is not an agent's socket",
+        ),
+        (
+            "images:\n  a: { context: one, args: ['=x'] }\n".into(),
+            "images.yaml:2: `` in `args` is not a name",
+        ),
+        (
+            "images:\n  a:\n    context: one\n    labels:\n      a b: x\n".into(),
+            "images.yaml:5: `a b` in `labels` is not a name",
+        ),
+        (
+            "images:\n  a: { context: one, additional_contexts: { x: } }\n".into(),
+            "images.yaml:2: the additional context `x` is neither",
+        ),
+        (
+            "images:\n  a: { context: one, additional_contexts: { x: 'docker-image://' } }\n".into(),
+            "images.yaml:2: the additional context `x` is neither",
+        ),
+        (
+            "images:\n  a: { context: one, push: }\n".into(),
+            "images.yaml:2: `push` is nothing, neither true nor false",
+        ),
+        (format!("stable: {{ branch: '' }}\n{one}"), "images.yaml:1: `branch` is empty"),
+        (format!("debug: {{ utilities: '' }}\n{one}"), "images.yaml:1: `utilities` is empty"),
         (
             "images:\n  a: { context: one, ssh: [default] }\n".into(),
             "images.yaml:2: `ssh` asks for your ssh agent",
@@ -291,6 +341,10 @@ fn a_dockerfile_that_cannot_be_read_is_named_with_its_line() {
     };
     let message = Manifest::load(Path::new(FILE_NAME), environment).expect_err("refused").to_string();
     assert!(message.starts_with("one/Dockerfile:"), "{message}");
+    fs::remove_file(dir.path().join("one/Dockerfile")).expect("removed");
+    let _listener = std::os::unix::net::UnixListener::bind(dir.path().join("one/Dockerfile")).expect("bound");
+    let message = Manifest::load(Path::new(FILE_NAME), environment).expect_err("refused").to_string();
+    assert_eq!(message, "images.yaml:1: one/Dockerfile is not a file");
 }
 
 #[test]

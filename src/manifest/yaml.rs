@@ -63,6 +63,7 @@ fn read(text: &str, options: Options) -> Result<Spanned<Raw>, YamlError> {
         let error = error.without_snippet();
         let message = match error {
             serde_yaml::Error::MultipleDocuments { .. } => "a second document begins here; a manifest is one".to_owned(),
+            serde_yaml::Error::Budget { .. } => "it is too much for a manifest once its aliases are resolved".to_owned(),
             other => without_position(&other.to_string()).to_owned(),
         };
         let line = error.location().map_or(1, |at| line(&at));

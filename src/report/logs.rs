@@ -40,7 +40,7 @@ impl Logs {
 
     pub fn keep(&mut self, event: &Event) {
         let (step, line) = match event {
-            Event::Output { step, line } => (step, clean(line)),
+            Event::Output { step, line, .. } => (step, clean(line)),
             Event::BuildFailed { step, message } => (step, message.clone()),
             _ => return,
         };
@@ -102,6 +102,7 @@ fn make_room(logs: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Speaker;
 
     #[test]
     fn a_log_is_whole_its_tail_is_short_and_old_runs_go() {
@@ -112,10 +113,8 @@ mod tests {
         let mut logs = Logs::new(Some(cache.path()));
         assert_eq!(fs::read_dir(cache.path().join("logs")).expect("listed").count(), RUNS_KEPT);
         for number in 0..40 {
-            logs.keep(&Event::Output {
-                step: "x".into(),
-                line: format!("\u{1b}[31mline {number}\u{1b}[0m"),
-            });
+            let line = format!("\u{1b}[31mline {number}\u{1b}[0m");
+            logs.keep(&Event::output("x", &line, Speaker::Command));
         }
         assert_eq!(logs.tail("x").next(), Some("line 25"));
         let whole = fs::read_to_string(logs.path("x").expect("a log")).expect("read");

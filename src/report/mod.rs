@@ -1,13 +1,23 @@
 //! What people see: the only place that prints. Results go to stdout, everything else to stderr.
 
 mod channels;
+mod form;
+mod github;
+mod holdings;
+mod json;
 mod logs;
 mod outcome;
 mod plain;
 mod plan;
 mod table;
+mod tty;
+mod width;
 
 pub use channels::{backend_vars, channels, env};
+pub use form::{Form, choose};
+pub use holdings::{
+    Between, Comparison, Stand, channel_diff, channel_history, channel_list, channel_show, committed, removed, stands, to_remove,
+};
 pub use logs::Logs;
 pub use outcome::{finish, metadata};
 pub use plan::plan;
@@ -19,8 +29,8 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Error;
 use tokio::task::JoinHandle;
 
-use crate::cli::Progress;
 use crate::event::Events;
+use crate::plan::Plan;
 use crate::problem::Problem;
 
 const RED: Style = AnsiColor::Red.on_default().bold();
@@ -32,11 +42,17 @@ pub struct Reporter(JoinHandle<Logs>);
 
 impl Reporter {
     #[must_use]
-    pub fn start(progress: Progress, width: usize, logs: Logs) -> (Events, Self) {
+    pub fn start(form: Form, plan: &Plan, logs: Logs) -> (Events, Self) {
         let (events, receiver) = Events::channel();
-        let task = match progress {
-            Progress::Plain => tokio::spawn(plain::render(receiver, width, logs)),
-            Progress::Quiet => tokio::spawn(plain::keep_logs(receiver, logs)),
+        let task = match form {
+            Form::Tty => tokio::spawn(tty::render(receiver, tty::State::new(plan), logs)),
+            Form::Plain => tokio::spawn(plain::render(receiver, plain::Lines::new(plan), logs)),
+            Form::GitHub => tokio::spawn(plain::render(receiver, plain::Lines::in_groups(plan), logs)),
+            Form::Json => {
+                json::planned(plan);
+                tokio::spawn(json::render(receiver, json::Names::new(plan), logs))
+            }
+            Form::Quiet => tokio::spawn(plain::keep_logs(receiver, logs)),
         };
         (events, Self(task))
     }
@@ -50,21 +66,43 @@ impl Reporter {
 
 /// An error at the end of the program: its causes in one line, then its hints.
 pub fn error(error: &Error) {
-    status(format_args!("{RED}error{RED:#}: {error:#}"));
-    hints(error);
+    if form::chosen() == Form::Json {
+        json::error(error);
+    } else {
+        failure(&format!("{error:#}"));
+        hints(error);
+    }
+}
+
+fn failure(message: &str) {
+    match form::chosen() {
+        Form::GitHub => status(github::error(message)),
+        _ => status(format_args!("{RED}error{RED:#}: {message}")),
+    }
 }
 
 fn hints(error: &Error) {
-    let problems = error.chain().filter_map(|cause| cause.downcast_ref::<Problem>());
-    for hint in problems.flat_map(Problem::hints) {
+    for hint in hints_of(error) {
         for line in hint.lines() {
             status(format_args!("{CYAN}hint{CYAN:#}: {line}"));
         }
     }
 }
 
+fn hints_of(error: &Error) -> impl Iterator<Item = String> {
+    let problems = error.chain().filter_map(|cause| cause.downcast_ref::<Problem>());
+    problems.flat_map(Problem::hints).cloned()
+}
+
 pub fn note(text: &str) {
-    status(format_args!("{YELLOW}note{YELLOW:#}: {text}"));
+    match form::chosen() {
+        Form::Json => json::note(text),
+        _ => status(note_line(text)),
+    }
+}
+
+fn note_line(text: &str) -> String {
+    format!("{YELLOW}note{YELLOW:#}: {}", plain::clean(text))
 }
 
 /// Whether there is a person who could answer.
@@ -84,7 +122,7 @@ pub fn confirm(question: &str) -> bool {
 }
 
 /// A line of the result. A reader that has gone away, as in `| head`, is no failure.
-fn result(line: impl Display) {
+pub fn result(line: impl Display) {
     let _ = writeln!(anstream::stdout().lock(), "{line}");
 }
 

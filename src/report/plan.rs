@@ -7,10 +7,10 @@ use crate::plan::{Plan, Step, Work};
 use crate::problem::printable;
 
 pub fn plan(plan: &Plan) {
-    plan.channels.iter().for_each(|name| channel(plan, name));
+    plan.channels.iter().for_each(|name| channel(plan, name, None));
     result("");
     let cells = plan.steps.iter().enumerate().map(|(index, step)| {
-        let then = if step.publish { "pushed" } else { "kept in the daemon" };
+        let then = if step.publish { "pushed" } else { "built only" };
         let number = (index + 1).to_string();
         [
             number,
@@ -24,8 +24,13 @@ pub fn plan(plan: &Plan) {
     result(table(["", "image", "variant", "reference", "from", "then"], cells));
 }
 
-pub(super) fn channel(plan: &Plan, channel: &ChannelName) {
-    result(format_args!("channel {channel} of {}, prefix {}", plan.registry, channel.prefix()));
+pub(super) fn channel(plan: &Plan, channel: &ChannelName, record: Option<u64>) {
+    let record = record.map(|sequence| format!(", record {sequence}")).unwrap_or_default();
+    result(format_args!(
+        "channel {channel} of {}{record}, prefix {}",
+        plan.registry,
+        channel.prefix()
+    ));
 }
 
 fn from(plan: &Plan, step: &Step) -> String {

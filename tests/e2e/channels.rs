@@ -67,6 +67,32 @@ fn backend_vars_are_four_words() {
 }
 
 #[test]
+fn a_consumer_needs_only_the_names_of_a_manifest() {
+    let manifest = |registry: &str| {
+        format!(
+            "registry: {registry}\nstable: {{ registry: gcr.io/apart }}\nimages:\n  base: {{ context: none, push: false }}\n  \
+             api: {{ context: '${{UNSET}}', secrets: ['id=a,src=none'], ssh: [default], args: {{ A: '${{UNSET:?}}' }} }}\n"
+        )
+    };
+    let project = Project::new(&manifest("gcr.io/own")).with("LATTICE_IMAGES_REGISTRY", "");
+    project.run(&["push-all", "--dry-run"]).ended(2);
+    let prefix = "LATTICE_CONTAINER_REPO_PREFIX=kevin-\n";
+    assert_eq!(project.run(&["channels", "env"]).ok().stdout, prefix);
+    let vars = |arguments: &[&str]| project.run(&[&["channels", "backend-vars"], arguments].concat());
+    assert!(vars(&[]).ok().stdout.contains("registry=gcr.io/own "));
+    assert!(vars(&["--stable"]).ok().stdout.contains("registry=gcr.io/apart "));
+    assert!(project.run(&["channels"]).ok().stdout.contains("gcr.io/own/kevin-api\n"));
+    project.run(&["channels", "env", "--user", "x-api"]).ended(2);
+
+    project.write("images.yaml", manifest("'${UNSET}'"));
+    assert_eq!(project.run(&["channels", "env"]).ok().stdout, prefix);
+    vars(&[]).ended(2).says(&["images.yaml:1: in `registry`", "`UNSET` is not set"]);
+    vars(&["--registry", "gcr.io/given"]).ok();
+    project.write("images.yaml", "regstry: gcr.io/own\n");
+    vars(&[]).ended(2).says(&["images.yaml:1: ", "did you mean `registry`?"]);
+}
+
+#[test]
 fn the_name_is_the_os_users_and_not_a_variables() {
     let project = without_a_manifest()
         .with("LATTICE_IMAGES_USER", "")
@@ -125,8 +151,16 @@ fn names_that_would_write_into_another_channel_are_refused() {
 #[test]
 fn help_is_documentation() {
     let project = without_a_manifest();
-    for command in ["push-all", "push-image", "build", "channels"] {
-        let ran = project.run(&[command, "--help"]).ok();
+    for command in [
+        "push-all",
+        "push-image",
+        "build",
+        "channels",
+        "channels env",
+        "channels backend-vars",
+    ] {
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let ran = project.run(&words).ok();
         assert!(
             ran.stdout.contains("Examples:") && ran.stdout.contains("--registry"),
             "{}",

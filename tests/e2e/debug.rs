@@ -108,6 +108,17 @@ fn debug_keys_of_its_own_replace_it() {
 }
 
 #[test]
+fn what_its_keys_share_with_the_normal_build_is_built_once() {
+    let dockerfile = "FROM scratch AS shared\nCOPY busybox /busybox\nRUN [\"/busybox\", \"sh\", \"-c\", \"/busybox cat /proc/sys/kernel/random/uuid >/id\"]\nFROM shared AS normal\nLABEL a=b\nFROM shared AS debug\nLABEL a=c\n";
+    let project = project(dockerfile, ", target: normal, network: none, debug: { target: debug }").busybox("api/busybox");
+    project.write("api/own", project.registry.to_string());
+    project.write("api/Dockerfile", format!("{dockerfile}# {}\n", project.registry));
+    project.run(&["push-all", "--with-debug", "-j4"]).ok();
+    let id = |image: &str| project.registry.files(image)["id"].content.clone();
+    assert_eq!(id("kevin-api"), id("kevin-debug-api"));
+}
+
+#[test]
 fn nothing_of_the_image_is_overwritten_or_set_off() {
     let own = project("FROM scratch\nCOPY data /busybox/sh\n", "");
     own.run(&["push-all", "--debug"])
@@ -116,7 +127,7 @@ fn nothing_of_the_image_is_overwritten_or_set_off() {
     let triggers = project("FROM scratch\nCOPY data /data\nONBUILD COPY data /triggered\n", "");
     triggers
         .run(&["push-all", "--debug"])
-        .ended(1)
+        .ended(2)
         .says(&["ONBUILD", "debug: { target: debug }"]);
     let containers = own.docker(&[
         "container",
@@ -132,7 +143,7 @@ fn nothing_of_the_image_is_overwritten_or_set_off() {
 #[test]
 fn utilities_can_come_out_of_an_image() {
     let utilities = project("FROM scratch\nCOPY busybox /bin/busybox\n", "").busybox("api/busybox");
-    utilities.run(&["build", "api"]).ok();
+    utilities.run(&["push-all"]).ok();
     let image = format!("{}/kevin-api:latest", utilities.registry);
     let project = Project::new(&format!("debug: {{ utilities: '{image}' }}\nimages: {{ web: {{ context: web }} }}"))
         .file("web/Dockerfile", "FROM scratch\nCOPY Dockerfile /d\n");
@@ -142,7 +153,7 @@ fn utilities_can_come_out_of_an_image() {
     let none = Project::new("debug: { utilities: 'registry.invalid/none:1' }\nimages: { web: { context: web } }")
         .file("web/Dockerfile", "FROM scratch\nCOPY Dockerfile /d\n");
     none.run(&["push-all", "--debug"]).ended(1).says(&[
-        "the utilities in the image `registry.invalid/none:1` cannot be had",
-        "busybox-static",
+        "the image `registry.invalid/none:1` cannot be resolved",
+        "registry.invalid cannot be reached",
     ]);
 }

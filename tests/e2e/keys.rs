@@ -26,7 +26,7 @@ fn refused_by_classic(project: &Project, key: &str) -> bool {
 const VALUE: &str = "s3cr3t-value-that-nobody-sees";
 
 /// Every text that a run has written: to its streams, its logs and caches.
-fn everything(ran: &Ran, home: &Path) -> String {
+pub fn everything(ran: &Ran, home: &Path) -> String {
     fn files(folder: &Path, all: &mut Vec<u8>) {
         for path in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
             if path.is_dir() {
@@ -43,7 +43,7 @@ fn everything(ran: &Ran, home: &Path) -> String {
 
 #[test]
 fn secrets_reach_the_build_and_nothing_else() {
-    let project = Project::new("images:\n  api:\n    context: api\n    secrets: ['id=file,src=secret.txt', 'id=variable,env=SECRET']\n")
+    let project = Project::new("images:\n  api:\n    context: api\n    secrets: ['id=file,src=secret.txt', 'id=variable,env=SECRET']\n    network: none\n")
         .busybox("api/busybox")
         .file(
             "api/Dockerfile",
@@ -77,7 +77,7 @@ fn copy_program(project: &Project, program: &str, context: &str) {
 
 #[test]
 fn the_ssh_agent_is_reached_from_a_build() {
-    let project = Project::new("images:\n  api:\n    context: api\n    ssh: [default]\n").file(
+    let project = Project::new("images:\n  api:\n    context: api\n    ssh: [default]\n    network: none\n").file(
         "api/Dockerfile",
         "FROM scratch\nCOPY root/ /\nRUN --mount=type=ssh [\"/usr/bin/ssh-add\", \"-l\"]\n",
     );

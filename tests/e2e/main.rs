@@ -1,14 +1,27 @@
 //! The real program against a real Docker daemon and a real registry; `make test` provides both.
 
+mod builders;
 mod channels;
 mod content;
 mod credentials;
 mod debug;
+mod doors;
+mod endpoints;
 mod failures;
+#[path = "../registry/front.rs"]
+#[expect(dead_code, reason = "the tests of the registry client use the rest")]
+mod front;
 mod ignore;
+mod interrupt;
 mod job;
 mod keys;
+mod progress;
+mod proxies;
+mod proxy;
+mod reads;
 mod registry;
+mod releases;
 mod shipped;
 mod support;
 mod sync;
+mod terminal;

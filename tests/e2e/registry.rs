@@ -15,7 +15,7 @@ use tar::EntryType;
 
 use crate::support::provided;
 
-const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json";
+const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.index.v1+json";
 
 /// A path in a registry, e.g. `127.0.0.1:5000/t1`.
 #[derive(Clone)]
@@ -23,6 +23,8 @@ pub struct Registry {
     host: String,
     path: String,
     credentials: Option<String>,
+    /// Which image of an index is meant.
+    architecture: String,
 }
 
 impl fmt::Display for Registry {
@@ -37,6 +39,7 @@ impl Registry {
             host: host.to_owned(),
             path: path.to_owned(),
             credentials: None,
+            architecture: "amd64".to_owned(),
         }
     }
 
@@ -44,6 +47,14 @@ impl Registry {
     pub fn with_credentials(&self, credentials: &str) -> Self {
         Self {
             credentials: Some(credentials.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// With another architecture's image of each index.
+    pub fn of_architecture(&self, architecture: &str) -> Self {
+        Self {
+            architecture: architecture.to_owned(),
             ..self.clone()
         }
     }
@@ -56,6 +67,11 @@ impl Registry {
         match request.call() {
             Ok(response) => Some(response),
             Err(ureq::Error::StatusCode(404)) => None,
+            // a tag that is being written at this moment
+            Err(ureq::Error::StatusCode(500)) => {
+                std::thread::sleep(Duration::from_millis(100));
+                self.get(repository, what)
+            }
             Err(error) => panic!("{repository}/{what}: {error}"),
         }
     }
@@ -73,8 +89,21 @@ impl Registry {
         Some(response.headers()["docker-content-digest"].to_str().expect("ASCII").to_owned())
     }
 
-    pub fn config(&self, repository: &str) -> Value {
+    /// The manifest of `latest`, or of its image for the architecture.
+    fn manifest(&self, repository: &str) -> Value {
         let manifest = self.json(repository, "manifests/latest");
+        let Some(images) = manifest["manifests"].as_array() else {
+            return manifest;
+        };
+        let image = images
+            .iter()
+            .find(|image| image["platform"]["architecture"] == self.architecture.as_str());
+        let image = image.unwrap_or_else(|| panic!("{repository} has no image for {}: {manifest}", self.architecture));
+        self.json(repository, &format!("manifests/{}", image["digest"].as_str().expect("a digest")))
+    }
+
+    pub fn config(&self, repository: &str) -> Value {
+        let manifest = self.manifest(repository);
         self.json(
             repository,
             &format!("blobs/{}", manifest["config"]["digest"].as_str().expect("a digest")),
@@ -83,7 +112,7 @@ impl Registry {
 
     /// The digests of the layers, the lowest first.
     pub fn layers(&self, repository: &str) -> Vec<String> {
-        let manifest = self.json(repository, "manifests/latest");
+        let manifest = self.manifest(repository);
         let layers = manifest["layers"].as_array().expect("layers");
         layers
             .iter()

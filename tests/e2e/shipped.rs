@@ -1,6 +1,8 @@
 //! The manifest and the images of this repository.
 
-use crate::support::Project;
+use std::process::Command;
+
+use crate::support::{Project, Ran};
 
 const BASES: [&str; 3] = ["base-iptables", "base-libstdcxx", "base-libstdcxx-terraform"];
 const IMAGES: [&str; 6] = [
@@ -11,6 +13,35 @@ const IMAGES: [&str; 6] = [
     "kubernetes-manager-api-rest",
     "lattice-cli-admin",
 ];
+
+#[test]
+fn the_makefiles_targets_fetch_the_bases_but_for_a_dry_run() {
+    let recipe = |target: &str, flags: &str| {
+        let mut make = Command::new("make");
+        make.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("MAKEFLAGS");
+        make.args(["-n", target, "IMAGE=x", &format!("FLAGS={flags}")]);
+        Ran::of(make.output().expect("make runs")).ok().stdout
+    };
+    for (target, command) in [
+        ("docker.push-all-user", "push-all --with-debug"),
+        ("docker.push-all-images-stable", "push-all --stable --with-debug"),
+        ("docker.push-image-user", "push-image --with-debug"),
+        ("docker.push-image-stable-x", "push-image --stable --with-debug"),
+    ] {
+        let carried_out = recipe(target, "-v");
+        assert!(
+            carried_out.contains("fetch-bases") && carried_out.contains(&format!("{command} -v")),
+            "{carried_out}"
+        );
+        for flags in ["-n", "-v --dry-run"] {
+            let planned = recipe(target, flags);
+            assert!(
+                !planned.contains("fetch-bases") && planned.contains(&format!("{command} {flags}")),
+                "{planned}"
+            );
+        }
+    }
+}
 
 #[test]
 fn the_shipped_images_are_pushed_and_run() {

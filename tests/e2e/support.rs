@@ -9,9 +9,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
+use crate::builders;
 use crate::registry::Registry;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_lattice-images");
+
+/// Where no daemon is.
+pub const NOWHERE: &str = "unix:///nowhere/docker.sock";
 
 /// What `make test` provides; without it a test fails, and says how to get it.
 pub fn provided(name: &str) -> String {
@@ -59,6 +63,63 @@ impl Project {
         })
     }
 
+    /// Images that are built until they are interrupted, and others that wait for the first of them.
+    pub fn endless(running: usize, waiting: usize) -> Self {
+        let entry = |name: &str, number: usize| format!("  {name}-{number}: {{ context: {name}-{number} }}\n");
+        let slow = (0..running).map(|number| entry("slow", number));
+        let entries: String = slow.chain((0..waiting).map(|number| entry("waiting", number))).collect();
+        let mut project = Self::new(&format!("images:\n{entries}"));
+        for number in 0..waiting {
+            project.write(&format!("waiting-{number}/Dockerfile"), "FROM slow-0\nLABEL a=b\n");
+        }
+        for number in 0..running {
+            let command = format!(
+                "{} echo line-{number} of a rather long command of a build; exec /busybox sleep 300",
+                project.mark()
+            );
+            let dockerfile = format!("FROM scratch\nCOPY . /\nRUN [\"/busybox\", \"sh\", \"-c\", \"{command}\"]\n");
+            project = project
+                .file(&format!("slow-{number}/Dockerfile"), dockerfile)
+                .busybox(&format!("slow-{number}/busybox"));
+        }
+        project
+    }
+
+    /// A command that does nothing, and is in no other project's builds.
+    pub fn mark(&self) -> String {
+        format!(": {};", self.registry)
+    }
+
+    /// Runs git in the project, as somebody of its own.
+    pub fn git(&self, arguments: &[&str]) -> String {
+        let output = Command::new("git")
+            .current_dir(self.path("."))
+            .args([
+                "-c",
+                "user.name=kevin",
+                "-c",
+                "user.email=kevin@example.com",
+                "-c",
+                "init.defaultBranch=master",
+            ])
+            .args(arguments)
+            .env("HOME", self.home())
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .output()
+            .expect("git runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "git {arguments:?}: {said}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Makes the project a repository with all of it committed on `branch`.
+    pub fn commit_all(&self, branch: &str) {
+        self.git(&["init", "-q"]);
+        self.git(&["checkout", "-q", "-B", branch]);
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "-m", "all of it"]);
+    }
+
     pub fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
         self.write(path, content);
         self
@@ -103,6 +164,9 @@ impl Project {
                 command.env(name, value);
             }
         }
+        if let Some(builder) = builders::of_this_run() {
+            command.env("LATTICE_IMAGES_BUILDER", builder).env("DOCKER_HOST", NOWHERE);
+        }
         command.env("HOME", self.home()).envs(&self.variables);
         command
     }
@@ -133,6 +197,12 @@ impl Project {
         let ran = Ran::of(command.output().expect("docker runs"));
         assert!(ran.code == 0, "docker {arguments:?}: {}", ran.stderr);
         ran.stdout
+    }
+
+    /// Whether the daemon keeps images in containerd's store; its pushes do not try again, and tell of no small layer.
+    pub fn has_containerd_store(&self) -> bool {
+        self.docker(&["info", "--format", "{{.DriverStatus}}"])
+            .contains("io.containerd.snapshotter")
     }
 
     /// Builds with Docker's own client and its classic builder, pushes, and gives the repository's name.

@@ -1,7 +1,7 @@
-//! Go's `filepath.Clean`, and the errors of its `filepath.Match`.
+//! Go's `filepath.Clean` and `filepath.Match`, and the errors of the latter.
 
 /// Go's `filepath.Clean`.
-pub(super) fn clean(path: &str) -> String {
+pub(in crate::context) fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut names: Vec<&str> = Vec::new();
     for name in path.split('/') {
@@ -50,6 +50,28 @@ pub(super) fn check(pattern: &str) -> Result<(), Malformed> {
         return Ok(());
     }
     Ok(())
+}
+
+/// Go's `filepath.Match` for one component of a path. A pattern that is malformed matches nothing.
+pub(in crate::context) fn matches(mut pattern: &str, mut name: &str) -> bool {
+    while !pattern.is_empty() {
+        let unstarred = pattern.trim_start_matches('*');
+        let starred = unstarred.len() < pattern.len();
+        let (part, rest) = split_at_star(unstarred);
+        if part.is_empty() {
+            return true;
+        }
+        let starts = name.char_indices().map(|(at, _)| at).chain([name.len()]);
+        let left = starts
+            .take(if starred { usize::MAX } else { 1 })
+            .filter_map(|start| match_part(part, &name[start..]).ok().flatten())
+            .find(|left| left.is_empty() || !rest.is_empty());
+        match left {
+            Some(left) => (name, pattern) = (left, rest),
+            None => return false,
+        }
+    }
+    name.is_empty()
 }
 
 /// At the next `*` that is neither escaped nor in a class.

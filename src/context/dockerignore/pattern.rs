@@ -53,6 +53,14 @@ impl Pattern {
         }))
     }
 
+    /// As it was understood.
+    pub(super) fn rule(&self) -> String {
+        match self.effect {
+            Effect::Exclude => self.text.clone(),
+            Effect::Reinclude => format!("!{}", self.text),
+        }
+    }
+
     pub(super) fn reincludes(&self) -> bool {
         self.effect == Effect::Reinclude
     }

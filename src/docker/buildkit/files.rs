@@ -3,26 +3,26 @@
 //! BuildKit asks for a file where size or time differ from what it has; it never looks at content. So the time that is
 //! sent carries the content: its nanoseconds are a hash. Layers hold whole seconds, and are the same for it.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use anyhow::{Context as _, Error};
 use bollard::fsutil::types::packet::PacketType;
 use bollard::fsutil::types::{Packet, Stat};
 use bollard::moby::filesync::v1::file_sync_server::FileSync;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::debug;
 
-use crate::context::{CHANGED, Context, Entry, Inline, Kind, open};
+use crate::context::{CHANGED, Context, Entry, Inline, Kind, open, shown};
+use crate::dockerfile::Reads;
+use crate::problem::{Problem, printable};
 
 const CHUNK: usize = 128 << 10;
 const PACKETS_AHEAD: usize = 32;
@@ -39,119 +39,162 @@ const GO_STICKY: u32 = 1 << 20;
 #[derive(Clone)]
 pub(super) struct Files {
     folders: Arc<HashMap<String, Arc<Folder>>>,
+    /// What is offered of each folder that is not offered whole.
+    parts: Arc<HashMap<String, Reads>>,
     outcome: Arc<Outcome>,
 }
+
+/// BuildKit asks for more of a folder than the Dockerfile tells of: what the image that it is FROM defers by `ONBUILD`.
+#[derive(Debug)]
+pub(super) struct AsksForMore;
+
+impl fmt::Display for AsksForMore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the build reads more of its context than its Dockerfile tells of")
+    }
+}
+
+impl std::error::Error for AsksForMore {}
 
 /// What came of sending.
 #[derive(Default)]
 struct Outcome {
     /// Bytes of files' content.
     sent: AtomicU64,
+    /// Bytes of the files that were asked for.
+    asked: AtomicU64,
     failure: Mutex<Option<Error>>,
 }
 
-/// Entries in the order of their paths' components.
-#[derive(Default)]
-pub(super) struct Folder(Vec<Sent>);
-
-struct Sent {
-    stat: Stat,
-    content: Content,
+impl Outcome {
+    fn fail(&self, error: Error) {
+        self.failure.lock().expect("nobody panics with the lock").get_or_insert(error);
+    }
 }
 
-enum Content {
-    None,
-    Bytes(Vec<u8>),
-    File { path: PathBuf, size: u64, hash: blake3::Hash },
+/// Files, in the order of their paths' components.
+pub(super) enum Folder {
+    Context {
+        context: Arc<Context>,
+        /// As [`hard_links`] has them.
+        links: HashMap<usize, usize>,
+    },
+    Inline(Vec<Inline>),
 }
 
 impl Folder {
-    /// Hashes the files of a context, on all cores. Blocks.
-    pub(super) fn of_context(context: &Context) -> Result<Self, Error> {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let share = context.entries.len().div_ceil(cores).max(1);
-        let parts: Vec<Result<Vec<Sent>, Error>> = thread::scope(|scope| {
-            let parts = context.entries.chunks(share);
-            let workers: Vec<_> = parts
-                .map(|part| scope.spawn(|| part.iter().map(|entry| Sent::of_entry(&context.root, entry)).collect()))
-                .collect();
-            workers
-                .into_iter()
-                .map(|worker| worker.join().expect("hashing does not panic"))
-                .collect()
-        });
-        let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(Self(parts.into_iter().flatten().collect()))
+    /// # Errors
+    /// A name that is not in UTF-8, which is what BuildKit takes.
+    pub(super) fn of_context(context: Arc<Context>) -> Result<Self, Error> {
+        for entry in &context.entries {
+            if entry.path.to_str().is_none() {
+                return Err(not_utf8(&format!("{} is not a name in UTF-8", shown(&entry.path))).into());
+            }
+            if let Kind::Link(target) = &entry.kind
+                && target.to_str().is_none()
+            {
+                return Err(not_utf8(&format!("the link {} leads to a name that is not UTF-8", shown(&entry.path))).into());
+            }
+        }
+        Ok(Self::Context {
+            links: hard_links(&context),
+            context,
+        })
     }
 
     pub(super) fn of_inline(files: &[Inline]) -> Self {
-        let mut entries: Vec<_> = files.iter().map(Sent::inline).collect();
-        entries.sort_by(|a, b| by_components(&a.stat.path, &b.stat.path));
-        Self(entries)
+        let mut files = files.to_vec();
+        files.sort_by(|a, b| a.path.split('/').cmp(b.path.split('/')));
+        Self::Inline(files)
+    }
+
+    /// Of the file that the receiver knows by this number, in bytes.
+    fn size(&self, id: u32) -> u64 {
+        let id = usize::try_from(id).unwrap_or(usize::MAX);
+        match self {
+            Self::Context { context, .. } => context.entries.get(id).map_or(0, |entry| match entry.kind {
+                Kind::File { size, .. } => size,
+                Kind::Folder | Kind::Link(_) => 0,
+            }),
+            Self::Inline(files) => files.get(id).map_or(0, |file| file.content.len() as u64),
+        }
+    }
+
+    fn stat(&self, at: usize) -> Option<Stat> {
+        match self {
+            Self::Context { context, links } => {
+                let mut stat = stat(context.entries.get(at)?);
+                if let Some(first) = links.get(&at) {
+                    stat.linkname = context.entries[*first].path.to_string_lossy().into_owned();
+                }
+                Some(stat)
+            }
+            Self::Inline(files) => files.get(at).map(inline_stat),
+        }
+    }
+
+    fn stats(self: Arc<Self>) -> impl Iterator<Item = Stat> {
+        (0..).map_while(move |at| self.stat(at))
     }
 }
 
-fn by_components(a: &str, b: &str) -> Ordering {
-    a.split('/').cmp(b.split('/'))
+fn stat(entry: &Entry) -> Stat {
+    let mut stat = Stat {
+        path: entry.path.to_string_lossy().into_owned(),
+        mode: go_mode(entry.mode),
+        mod_time: entry.mtime.saturating_mul(i64::from(NANOSECONDS)),
+        ..Stat::default()
+    };
+    match &entry.kind {
+        Kind::Folder => stat.mode |= GO_FOLDER,
+        Kind::Link(target) => {
+            stat.mode |= GO_LINK;
+            stat.linkname = target.to_string_lossy().into_owned();
+        }
+        Kind::File { size, hash, .. } => {
+            stat.size = i64::try_from(*size).unwrap_or(i64::MAX);
+            stat.mod_time = stat.mod_time.saturating_add(nanoseconds(hash));
+        }
+    }
+    stat
 }
 
-impl Sent {
-    fn of_entry(root: &Path, entry: &Entry) -> Result<Self, Error> {
-        let mut stat = Stat {
-            path: entry
-                .path
-                .to_str()
-                .with_context(|| format!("{} is not a name in UTF-8, which BuildKit needs", entry.path.display()))?
-                .to_owned(),
-            mode: go_mode(entry.mode),
-            mod_time: entry.mtime.saturating_mul(i64::from(NANOSECONDS)),
-            ..Stat::default()
-        };
-        let content = match &entry.kind {
-            Kind::Folder => {
-                stat.mode |= GO_FOLDER;
-                Content::None
-            }
-            Kind::Link(target) => {
-                stat.mode |= GO_LINK;
-                stat.linkname = String::from_utf8_lossy(target.as_os_str().as_bytes()).into_owned();
-                Content::None
-            }
-            Kind::File { size, .. } => {
-                let path = root.join(&entry.path);
-                let hash = hash(&path, *size).with_context(|| format!("reading {}", path.display()))?;
-                stat.size = i64::try_from(*size)?;
-                stat.mod_time = stat.mod_time.saturating_add(nanoseconds(&hash));
-                Content::File { path, size: *size, hash }
-            }
-        };
-        Ok(Self { stat, content })
+fn inline_stat(file: &Inline) -> Stat {
+    let mut stat = Stat {
+        path: file.path.clone(),
+        mode: go_mode(file.mode),
+        mod_time: nanoseconds(&blake3::hash(&file.content)),
+        ..Stat::default()
+    };
+    match file.kind {
+        tar::EntryType::Directory => stat.mode |= GO_FOLDER,
+        tar::EntryType::Symlink => {
+            stat.mode |= GO_LINK;
+            stat.linkname = String::from_utf8_lossy(&file.content).into_owned();
+        }
+        _ => stat.size = i64::try_from(file.content.len()).unwrap_or(i64::MAX),
     }
+    stat
+}
 
-    fn inline(file: &Inline) -> Self {
-        let mut stat = Stat {
-            path: file.path.clone(),
-            mode: go_mode(file.mode),
-            mod_time: nanoseconds(&blake3::hash(&file.content)),
-            ..Stat::default()
-        };
-        let content = match file.kind {
-            tar::EntryType::Directory => {
-                stat.mode |= GO_FOLDER;
-                Content::None
+/// Of a file with several names the first one is sent, and the others as links to it (fsutil, `Stat.linkname`):
+/// by the place of each in the context, that of its first. Its size stays: without it BuildKit takes an unchanged link for a
+/// changed one, and leaves a `.tmp.` file beside it.
+fn hard_links(context: &Context) -> HashMap<usize, usize> {
+    let (mut first, mut links) = (HashMap::new(), HashMap::new());
+    for (at, entry) in context.entries.iter().enumerate() {
+        if let Kind::File { shared: Some(id), .. } = &entry.kind {
+            let first = *first.entry(**id).or_insert(at);
+            if first != at {
+                links.insert(at, first);
             }
-            tar::EntryType::Symlink => {
-                stat.mode |= GO_LINK;
-                stat.linkname = String::from_utf8_lossy(&file.content).into_owned();
-                Content::None
-            }
-            _ => {
-                stat.size = i64::try_from(file.content.len()).unwrap_or(i64::MAX);
-                Content::Bytes(file.content.clone())
-            }
-        };
-        Self { stat, content }
+        }
     }
+    links
+}
+
+fn not_utf8(fact: &str) -> Problem {
+    Problem::failed(format!("{fact}, which BuildKit needs")).hint("rename it, exclude it in .dockerignore, or build with DOCKER_BUILDKIT=0")
 }
 
 fn go_mode(mode: u32) -> u32 {
@@ -164,24 +207,29 @@ fn nanoseconds(hash: &blake3::Hash) -> i64 {
     i64::from(u32::from_le_bytes([a, b, c, d]) % NANOSECONDS)
 }
 
-fn hash(path: &Path, size: u64) -> Result<blake3::Hash, Error> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(open(path, size)?.take(size))?;
-    Ok(hasher.finalize())
-}
-
 impl Files {
-    pub(super) fn new(folders: impl IntoIterator<Item = (String, Folder)>) -> Self {
+    pub(super) fn new(folders: impl IntoIterator<Item = (String, Folder)>, parts: HashMap<String, Reads>) -> Self {
         let folders = folders.into_iter().map(|(name, folder)| (name, Arc::new(folder))).collect();
         Self {
             folders: Arc::new(folders),
+            parts: Arc::new(parts),
             outcome: Arc::default(),
         }
+    }
+
+    fn offers(&self, name: &str, asked: Vec<String>) -> bool {
+        let asked = if asked.is_empty() { Reads::Whole } else { Reads::of(asked) };
+        self.parts.get(name).is_none_or(|part| part.contains(&asked))
     }
 
     /// How many bytes of files travelled.
     pub(super) fn sent(&self) -> u64 {
         self.outcome.sent.load(Relaxed)
+    }
+
+    /// How many bytes the files have that BuildKit asked for until now.
+    pub(super) fn asked(&self) -> u64 {
+        self.outcome.asked.load(Relaxed)
     }
 
     /// Why sending broke off, if it did.
@@ -199,18 +247,34 @@ impl FileSync for Files {
         let metadata = request.metadata();
         let name = metadata.get("dir-name").and_then(|name| name.to_str().ok()).unwrap_or_default();
         // `.dockerignore` is applied before anything is sent, so the frontend gets none to apply
-        let rules_only = metadata.get_all("followpaths").iter().any(|path| path == ".dockerignore");
+        let asked = metadata.get_all("followpaths").iter().filter_map(|path| path.to_str().ok());
+        let asked: Vec<String> = asked.map(str::to_owned).collect();
+        debug!(
+            "BuildKit asks for {} of `{}`",
+            if asked.is_empty() { "all".to_owned() } else { asked.join(" ") },
+            printable(name)
+        );
+        let rules_only = asked.iter().any(|path| path == ".dockerignore");
         let folder = match self.folders.get(name) {
-            Some(_) if rules_only => Arc::default(),
+            Some(_) if rules_only => Arc::new(Folder::Inline(Vec::new())),
+            Some(_) if !self.offers(name, asked) => {
+                self.outcome.fail(AsksForMore.into());
+                return Err(Status::aborted(AsksForMore.to_string()));
+            }
             Some(folder) => Arc::clone(folder),
             None => return Err(Status::not_found(format!("the build has no folder `{name}`"))),
         };
         let (packets, receiver) = mpsc::channel(PACKETS_AHEAD);
-        tokio::spawn(answer(folder, request.into_inner(), packets, Arc::clone(&self.outcome)));
-        let packets = stream::unfold(receiver, |mut receiver| async {
+        tokio::spawn(answer(
+            Arc::clone(&folder),
+            request.into_inner(),
+            packets,
+            Arc::clone(&self.outcome),
+        ));
+        let contents = stream::unfold(receiver, |mut receiver| async {
             receiver.recv().await.map(|packet| (packet, receiver))
         });
-        Ok(Response::new(Box::pin(packets)))
+        Ok(Response::new(Box::pin(stream::iter(listing(folder).map(Ok)).chain(contents))))
     }
 
     async fn tar_stream(&self, _request: Request<Streaming<Packet>>) -> Result<Response<Self::TarStreamStream>, Status> {
@@ -223,16 +287,18 @@ type Packets = mpsc::Sender<Result<Packet, Status>>;
 async fn answer(folder: Arc<Folder>, mut asked: Streaming<Packet>, packets: Packets, outcome: Arc<Outcome>) {
     let (ids, wanted) = std::sync::mpsc::channel();
     let sender = packets.clone();
+    let (told, counts) = (Arc::clone(&folder), Arc::clone(&outcome));
     let sending = tokio::task::spawn_blocking(move || {
         let result = send(&folder, &wanted, &sender, &outcome.sent);
         if let Err(error) = result {
             let _ = sender.blocking_send(Err(Status::aborted(format!("{error:#}"))));
-            outcome.failure.lock().expect("nobody panics with the lock").get_or_insert(error);
+            outcome.fail(error);
         }
     });
     while let Ok(Some(packet)) = asked.message().await {
         match packet.r#type() {
             PacketType::PacketReq => {
+                counts.asked.fetch_add(told.size(packet.id), Relaxed);
                 let _ = ids.send(packet.id);
             }
             PacketType::PacketFin => {
@@ -253,20 +319,18 @@ fn of_type(kind: PacketType) -> Packet {
     }
 }
 
-/// Tells what there is, ends that with an entry without a name, then sends what is `wanted` until nobody asks any more.
+/// Tells what there is, and ends that with an entry without a name.
+fn listing(folder: Arc<Folder>) -> impl Iterator<Item = Packet> {
+    let stats = folder.stats().map(Some).chain([None]);
+    stats.map(|stat| Packet {
+        stat,
+        ..of_type(PacketType::PacketStat)
+    })
+}
+
+/// Sends what is `wanted` until nobody asks any more.
 fn send(folder: &Folder, wanted: &std::sync::mpsc::Receiver<u32>, packets: &Packets, sent: &AtomicU64) -> Result<(), Error> {
-    for entry in &folder.0 {
-        packets.blocking_send(Ok(Packet {
-            stat: Some(entry.stat.clone()),
-            ..of_type(PacketType::PacketStat)
-        }))?;
-    }
-    packets.blocking_send(Ok(of_type(PacketType::PacketStat)))?;
     while let Ok(id) = wanted.recv() {
-        let entry = folder
-            .0
-            .get(usize::try_from(id)?)
-            .context("BuildKit asks for a file that it was not told of")?;
         let chunk = |data: &[u8]| -> Result<(), Error> {
             sent.fetch_add(data.len() as u64, Relaxed);
             let packet = Packet {
@@ -276,23 +340,38 @@ fn send(folder: &Folder, wanted: &std::sync::mpsc::Receiver<u32>, packets: &Pack
             };
             Ok(packets.blocking_send(Ok(packet))?)
         };
-        match &entry.content {
-            Content::None => {}
-            Content::Bytes(bytes) => bytes.chunks(CHUNK).try_for_each(chunk)?,
-            Content::File { path, size, hash } => {
-                send_file(open(path, *size), *size, hash, chunk).with_context(|| format!("sending {}", path.display()))?;
-            }
-        }
+        send_content(folder, usize::try_from(id)?, chunk)?;
         chunk(&[])?;
     }
     Ok(())
+}
+
+fn send_content(folder: &Folder, at: usize, mut chunk: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
+    let unknown = "BuildKit asks for a file that it was not told of";
+    match folder {
+        Folder::Inline(files) => {
+            let file = files.get(at).context(unknown)?;
+            match file.kind {
+                tar::EntryType::Regular => file.content.chunks(CHUNK).try_for_each(chunk),
+                _ => Ok(()),
+            }
+        }
+        Folder::Context { context, .. } => {
+            let entry = context.entries.get(at).context(unknown)?;
+            let Kind::File { size, hash, .. } = &entry.kind else {
+                return Ok(());
+            };
+            let path = context.root.join(&entry.path);
+            send_file(open(&path, *size), *size, hash, &mut chunk).with_context(|| format!("sending {}", path.display()))
+        }
+    }
 }
 
 fn send_file(
     file: Result<File, Error>,
     size: u64,
     expected: &blake3::Hash,
-    chunk: impl Fn(&[u8]) -> Result<(), Error>,
+    mut chunk: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut file = file?.take(size);
     let mut hasher = blake3::Hasher::new();
@@ -315,23 +394,29 @@ mod tests {
     use crate::context::dockerignore::Dockerignore;
     use crate::context::walk;
     use std::fs;
+    use std::path::Path;
 
-    fn context(files: &[&str]) -> (tempfile::TempDir, Context) {
+    fn context(files: &[&str]) -> (tempfile::TempDir, Arc<Folder>) {
         let dir = tempfile::tempdir().expect("a folder");
         for file in files {
             let path = dir.path().join(file);
             fs::create_dir_all(path.parent().expect("a parent")).expect("created");
             fs::write(path, file).expect("written");
         }
-        let context = walk(dir.path(), &Dockerignore::empty()).expect("walked");
-        (dir, context)
+        let folder = of_folder(dir.path());
+        (dir, folder)
+    }
+
+    fn of_folder(root: &Path) -> Arc<Folder> {
+        let context = walk(root, &Dockerignore::empty()).expect("walked");
+        Arc::new(Folder::of_context(Arc::new(context)).expect("names"))
     }
 
     /// What is sent when everything is asked for.
-    fn sent(folder: &Folder) -> (Result<(), Error>, Vec<Packet>) {
+    fn sent(folder: &Arc<Folder>) -> (Result<(), Error>, Vec<Packet>) {
         let (packets, mut receiver) = mpsc::channel(1000);
         let (ids, wanted) = std::sync::mpsc::channel();
-        for id in 0..folder.0.len() {
+        for id in 0..Arc::clone(folder).stats().count() {
             ids.send(u32::try_from(id).expect("few")).expect("sent");
         }
         drop(ids);
@@ -346,17 +431,15 @@ mod tests {
 
     #[test]
     fn entries_go_in_the_order_that_fsutil_expects() {
-        let (_dir, context) = context(&["a/b", "a-c", "a.d/x", "b"]);
-        let folder = Folder::of_context(&context).expect("hashed");
-        let paths: Vec<_> = folder.0.iter().map(|entry| entry.stat.path.as_str()).collect();
+        let (_dir, folder) = context(&["a/b", "a-c", "a.d/x", "b"]);
+        let paths: Vec<_> = folder.stats().map(|stat| stat.path).collect();
         assert_eq!(paths, ["a", "a/b", "a-c", "a.d", "a.d/x", "b"]);
-        assert!(paths.is_sorted_by(|a, b| by_components(a, b).is_lt()));
     }
 
     #[test]
     fn the_time_carries_the_content_and_keeps_its_second() {
         let (dir, before) = context(&["f"]);
-        let first = Folder::of_context(&before).expect("hashed").0.remove(0).stat;
+        let first = before.stats().next().expect("a file");
         let time = fs::metadata(dir.path().join("f"))
             .and_then(|metadata| metadata.modified())
             .expect("a time");
@@ -364,11 +447,7 @@ mod tests {
         fs::File::open(dir.path().join("f"))
             .and_then(|file| file.set_modified(time))
             .expect("set");
-        let second = Folder::of_context(&walk(dir.path(), &Dockerignore::empty()).expect("walked"))
-            .expect("hashed")
-            .0
-            .remove(0)
-            .stat;
+        let second = of_folder(dir.path()).stats().next().expect("a file");
         assert_eq!(
             (first.size, first.mod_time / 1_000_000_000),
             (second.size, second.mod_time / 1_000_000_000)
@@ -378,8 +457,8 @@ mod tests {
 
     #[test]
     fn everything_that_is_asked_for_is_sent() {
-        let (_dir, context) = context(&["a/b", "c"]);
-        let (result, packets) = sent(&Folder::of_context(&context).expect("hashed"));
+        let (_dir, folder) = context(&["a/b", "c"]);
+        let (result, packets) = sent(&folder);
         result.expect("sent");
         let data: Vec<_> = packets
             .iter()
@@ -391,8 +470,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_what_was_hashed_is_not_sent_as_it() {
-        let (dir, context) = context(&["f"]);
-        let folder = Folder::of_context(&context).expect("hashed");
+        let (dir, folder) = context(&["f"]);
         fs::write(dir.path().join("f"), "g").expect("written");
         let (result, _) = sent(&folder);
         assert!(format!("{:#}", result.expect_err("refused")).contains("changed while it was sent"));

@@ -1,117 +1,175 @@
-//! Builds through the daemon's BuildKit: only files that changed travel.
+//! Builds through a BuildKit, a daemon's or another: only files that changed travel.
 
-mod connection;
 mod files;
+mod line;
+mod received;
 mod request;
 mod secrets;
 mod session;
 mod solve;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Error;
+use anyhow::{Context as _, Error};
+use bollard::Docker;
 use bollard::moby::buildkit::v1::control_client::ControlClient;
 use bollard::moby::buildkit::v1::{ListWorkersRequest, SolveRequest};
 use sha2::{Digest as _, Sha256};
-use tonic::transport::{Channel, Endpoint as Target, Uri};
+use tonic::transport::Channel;
 use tracing::debug;
 
-use super::build::{InlineBuild, Recipe};
-use crate::context::{self, Context, Inline};
-use crate::credentials::Credentials;
-use crate::endpoint::Endpoint;
-use crate::event::Events;
+use super::Access;
+use super::build::{InlineBuild, Made, Recipe};
+use super::dial::Dialler;
+use super::meter::metered;
+use crate::context::{Inline, Reading};
+use crate::dockerfile::Reads;
+use crate::event::{Event, Events};
 use crate::machine;
-use crate::manifest::{NamedContext, SecretSource};
-use crate::reference::Digest;
-use files::{Files, Folder};
+use crate::manifest::SecretSource;
+use crate::problem::Problem;
+use files::{AsksForMore, Files, Folder};
+use line::Line;
+use received::Received;
+pub(super) use request::{Export, Push};
 use secrets::{Agents, Given};
 use session::{Offer, Session};
+use solve::Answer;
 
 const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
 const DOCKERFILE_NAME: &str = "Dockerfile";
-const TRIES: u32 = 3;
+const TRIES: u32 = 5;
+/// What an exporter answers: the digest of the image's manifest or index, or, of a graph driver store, of its configuration.
+const DIGEST: &str = "containerimage.digest";
 
 /// A BuildKit that has answered.
 #[derive(Clone)]
 pub(super) struct BuildKit {
-    endpoint: Arc<Endpoint>,
+    line: Line,
     client: ControlClient<Channel>,
-    credentials: Credentials,
-    /// What tells this machine's folders from another's with the same paths.
-    machine: String,
-    /// For builds that ask for none; `None` leaves it to BuildKit, which wants the daemon's bridge.
-    network: Option<&'static str>,
+    access: Access,
+    /// For builds that ask for none; `None` leaves it to BuildKit, which in a daemon wants the daemon's bridge.
+    pub(super) network: Option<&'static str>,
+    /// What it can run, `os/architecture[/variant]`; not asked of a daemon's.
+    pub(super) platforms: Vec<String>,
 }
 
 impl BuildKit {
+    /// `None` when the daemon has none.
+    ///
     /// # Errors
-    /// When the daemon has none.
-    pub(super) async fn connect(
-        endpoint: &Endpoint,
-        credentials: Credentials,
-        machine: &str,
-        network: Option<&'static str>,
-    ) -> Result<Self, Error> {
-        let endpoint = Arc::new(endpoint.clone());
-        let dialled = Arc::clone(&endpoint);
-        let dial = tower::service_fn(move |_: Uri| {
-            let endpoint = Arc::clone(&dialled);
-            async move { connection::upgraded(&endpoint, "/grpc", &[]).await }
+    /// When it does not answer.
+    pub(super) async fn of_daemon(dialler: Dialler, access: Access) -> Result<Option<Self>, Error> {
+        Ok(Line::of_daemon(dialler).await?.map(|(line, channel)| Self {
+            line,
+            client: client(channel),
+            access,
+            network: None,
+            platforms: Vec::new(),
+        }))
+    }
+
+    /// # Errors
+    /// When nothing that is a BuildKit answers: where, who named it, and what to do.
+    pub(super) async fn listening(dialler: &Dialler, access: Access) -> Result<Self, Problem> {
+        let connected = dialler.in_time(async {
+            let (line, channel) = Line::direct(dialler).await?;
+            Self::asked(line, channel, access).await
         });
-        let channel = Target::from_static("http://buildkit").connect_with_connector(dial).await?;
-        let mut client = ControlClient::new(channel).max_decoding_message_size(64 << 20);
-        client
-            .list_workers(ListWorkersRequest::default())
-            .await
-            .map_err(|status| solve::said(&status))?;
-        Ok(Self {
-            endpoint,
-            client,
-            credentials,
-            machine: machine.to_owned(),
-            network,
+        connected.await?.map_err(|error| match error.downcast() {
+            Ok(problem) => problem,
+            Err(error) => dialler.unreachable(error.as_ref()),
         })
     }
 
-    pub(super) async fn build(&self, recipe: Recipe<'_>, context: Context, step: &str, events: &Events) -> Result<Digest, Error> {
+    /// # Errors
+    /// When the container does not run, or holds no BuildKit.
+    pub(super) async fn in_container(docker: Docker, container: &str, access: Access) -> Result<Self, Error> {
+        let (line, channel) = Line::into_container(docker, container).await?;
+        Self::asked(line, channel, access).await
+    }
+
+    async fn asked(line: Line, channel: Channel, access: Access) -> Result<Self, Error> {
+        let mut client = client(channel);
+        let workers = client.list_workers(ListWorkersRequest::default()).await?.into_inner().record;
+        let platforms = workers.into_iter().flat_map(|worker| worker.platforms);
+        let platforms = platforms.map(|platform| platform_name(&[platform.os, platform.architecture, platform.variant]));
+        Ok(Self {
+            line,
+            client,
+            access,
+            network: None,
+            platforms: platforms.collect(),
+        })
+    }
+
+    pub(super) async fn build(
+        &self,
+        recipe: Recipe<'_>,
+        export: Export<'_>,
+        reading: &Reading,
+        step: &str,
+        events: &Events,
+    ) -> Result<Made, Error> {
         let build = recipe.build;
-        let root = context.root.display().to_string();
-        let contexts = build.additional_contexts.clone();
-        let folders = tokio::task::spawn_blocking(move || folders(&context, &contexts)).await??;
+        let mut request = request::of_recipe(recipe, export, self.network);
+        // a daemon's siblings are in no registry: what it is to pull, it has pulled
+        if matches!(self.line, Line::Direct) && (recipe.pull || build.pull) {
+            request.frontend_attrs.insert("image-resolve-mode".to_owned(), "pull".to_owned());
+        }
         let solve = Solve {
-            request: request::of_recipe(recipe, self.network),
-            folders,
+            request,
+            folders: folders(reading)?,
+            reads: reading.reads.clone(),
             dockerfile: recipe.dockerfile,
-            shared: &root,
+            shared: &shared(reading),
             secrets: build.secrets.clone(),
             agents: build.ssh.clone(),
+            received: Received::default(),
         };
-        self.solve(solve, step, events).await
+        self.made(solve, step, events).await
     }
 
-    pub(super) async fn build_inline(&self, build: InlineBuild<'_>, step: &str, events: &Events) -> Result<Digest, Error> {
+    pub(super) async fn build_inline(
+        &self,
+        build: InlineBuild<'_>,
+        export: Export<'_>,
+        step: &str,
+        events: &Events,
+    ) -> Result<Made, Error> {
+        self.made(Solve::inline(build, export), step, events).await
+    }
+
+    /// The files that a build makes, as a tar of `limit` bytes at most.
+    pub(super) async fn files_of(&self, build: InlineBuild<'_>, limit: usize, step: &str, events: &Events) -> Result<Vec<u8>, Error> {
+        let received = Received::up_to(limit);
         let solve = Solve {
-            request: request::of_platform(build.platform, build.reference),
-            folders: vec![(CONTEXT.to_owned(), Folder::of_inline(build.files))],
-            dockerfile: build.dockerfile,
-            shared: "inline",
-            secrets: BTreeMap::new(),
-            agents: BTreeMap::new(),
+            received: received.clone(),
+            ..Solve::inline(build, Export::Files)
         };
-        self.solve(solve, step, events).await
+        self.solve(solve, step, events).await?;
+        Ok(received.take())
     }
 
-    async fn solve(&self, mut solve: Solve<'_>, step: &str, events: &Events) -> Result<Digest, Error> {
+    async fn made(&self, solve: Solve<'_>, step: &str, events: &Events) -> Result<Made, Error> {
+        let (answer, cached) = self.solve(solve, step, events).await?;
+        let id = answer.get(DIGEST).context("the builder named no image at the end of the build")?;
+        Ok(Made { id: id.parse()?, cached })
+    }
+
+    async fn solve(&self, mut solve: Solve<'_>, step: &str, events: &Events) -> Result<Answer, Error> {
         let dockerfile = Inline::file(DOCKERFILE_NAME, solve.dockerfile.as_bytes(), 0o644);
         solve.folders.push((DOCKERFILE.to_owned(), Folder::of_inline(&[dockerfile])));
-        let files = Files::new(std::mem::take(&mut solve.folders));
+        let parts = HashMap::from([(CONTEXT.to_owned(), solve.reads.clone())]);
+        let files = Files::new(std::mem::take(&mut solve.folders), parts);
         let mut tries_left = TRIES;
         loop {
-            let solved = self.solve_once(&solve, files.clone(), step, events).await;
+            let solving = self.solve_once(&solve, files.clone(), step, events);
+            let tell = |sent, total| events.send(Event::sending(step, sent, total));
+            let solved = metered(solving, || (files.sent(), files.asked()), tell).await;
             debug!("{step}: {} bytes of context sent", files.sent());
             tries_left -= 1;
             match (files.failure(), solved) {
@@ -123,15 +181,16 @@ impl BuildKit {
         }
     }
 
-    async fn solve_once(&self, solve: &Solve<'_>, files: Files, step: &str, events: &Events) -> Result<Digest, Error> {
-        let shared_key = format!("{:x}", Sha256::digest(format!("{}\n{}", self.machine, solve.shared)));
+    async fn solve_once(&self, solve: &Solve<'_>, files: Files, step: &str, events: &Events) -> Result<Answer, Error> {
+        let shared_key = format!("{:x}", Sha256::digest(format!("{}\n{}", self.access.machine, solve.shared)));
         let offer = Offer {
             files,
-            credentials: self.credentials.clone(),
+            credentials: self.access.credentials.clone(),
             secrets: Given(solve.secrets.clone()),
             agents: Agents(solve.agents.clone()),
+            received: solve.received.clone(),
         };
-        let session = Session::open(&self.endpoint, machine::random(), shared_key, offer).await?;
+        let session = Session::open(&self.line, &self.client, machine::random(), shared_key, offer).await?;
         let request = SolveRequest {
             r#ref: machine::random(),
             session: session.id.clone(),
@@ -139,6 +198,20 @@ impl BuildKit {
         };
         solve::solve(self.client.clone(), request, step, events).await
     }
+}
+
+fn platform_name(parts: &[String]) -> String {
+    let parts = parts.iter().filter(|part| !part.is_empty()).map(String::as_str);
+    parts.collect::<Vec<_>>().join("/")
+}
+
+fn client(channel: Channel) -> ControlClient<Channel> {
+    ControlClient::new(channel).max_decoding_message_size(64 << 20)
+}
+
+/// Whether a build failed because it reads more of its context than it was offered.
+pub(super) fn asks_for_more(error: &Error) -> bool {
+    error.is::<AsksForMore>()
 }
 
 /// Parallel builds that share layers get in each other's way in the containerd image store of engine 28; the same build succeeds when it is tried again.
@@ -150,21 +223,46 @@ fn is_race(error: &Error) -> bool {
 struct Solve<'a> {
     request: SolveRequest,
     folders: Vec<(String, Folder)>,
+    /// What the context is offered of its folder.
+    reads: Reads,
     dockerfile: &'a str,
     /// Names the folders among those that this machine syncs.
     shared: &'a str,
     secrets: BTreeMap<String, SecretSource>,
     agents: BTreeMap<String, PathBuf>,
+    received: Received,
 }
 
-/// The context and the additional ones that are folders. Blocks.
-fn folders(context: &Context, additional: &BTreeMap<String, NamedContext>) -> Result<Vec<(String, Folder)>, Error> {
-    let mut folders = vec![(CONTEXT.to_owned(), Folder::of_context(context)?)];
-    for (name, additional) in additional {
-        if let NamedContext::Folder(root) = additional {
-            let context = context::walk(root, &context::own_rules(root)?)?;
-            folders.push((name.clone(), Folder::of_context(&context)?));
+impl<'a> Solve<'a> {
+    fn inline(build: InlineBuild<'a>, export: Export<'_>) -> Self {
+        Self {
+            request: request::of_platforms(build.platforms, export),
+            folders: vec![(CONTEXT.to_owned(), Folder::of_inline(build.files))],
+            reads: Reads::Whole,
+            dockerfile: build.dockerfile,
+            shared: "inline",
+            secrets: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            received: Received::default(),
         }
     }
-    Ok(folders)
+}
+
+/// The context and the additional ones that are folders.
+fn folders(reading: &Reading) -> Result<Vec<(String, Folder)>, Error> {
+    let context = (CONTEXT.to_owned(), Folder::of_context(Arc::clone(&reading.context))?);
+    let named = reading
+        .named
+        .iter()
+        .map(|(name, context)| Ok((name.clone(), Folder::of_context(Arc::clone(context))?)));
+    [Ok(context)].into_iter().chain(named).collect()
+}
+
+/// Builds that read other parts of a folder would take each other's files away.
+fn shared(reading: &Reading) -> String {
+    let root = reading.context.root.display();
+    match &reading.reads {
+        Reads::Whole => root.to_string(),
+        Reads::Paths(paths) => format!("{root}\n{}", paths.iter().map(String::as_str).collect::<Vec<_>>().join("\n")),
+    }
 }

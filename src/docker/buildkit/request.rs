@@ -10,21 +10,63 @@ use crate::manifest::NamedContext;
 use crate::reference::Reference;
 
 const FRONTEND: &str = "dockerfile.v0";
-/// Into the daemon's own image store.
-const EXPORTER: &str = "moby";
 const HOST_NETWORK: &str = "host";
 
+/// What becomes of what is built.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::docker) enum Export<'a> {
+    /// It goes into the daemon's image store, under this name.
+    Store(&'a Reference),
+    /// The daemon stores it, and pushes it.
+    StoreAndPush(Push<'a>),
+    Push(Push<'a>),
+    /// It stays in the builder's cache.
+    Nowhere,
+    /// Its files come here, as a tar.
+    Files,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(in crate::docker) struct Push<'a> {
+    pub(in crate::docker) names: &'a [Reference],
+    /// Over plain HTTP, if the registry has nothing else.
+    pub(in crate::docker) insecure: bool,
+}
+
+impl Export<'_> {
+    fn exporter(self) -> (&'static str, Vec<(&'static str, String)>) {
+        let no = || "false".to_owned();
+        let yes = || "true".to_owned();
+        let pushed = |push: Push<'_>| {
+            let names: Vec<_> = push.names.iter().map(ToString::to_string).collect();
+            vec![
+                ("name", names.join(",")),
+                ("push", yes()),
+                ("registry.insecure", push.insecure.to_string()),
+            ]
+        };
+        match self {
+            // without a name, equal images of builds at the same time get in each other's way in the containerd store
+            Self::Store(reference) => ("moby", vec![("name", reference.to_string())]),
+            Self::StoreAndPush(push) => ("image", [pushed(push), vec![("unpack", yes())]].concat()),
+            Self::Push(push) => ("image", [pushed(push), vec![("store", no())]].concat()),
+            Self::Nowhere => ("image", vec![("push", no()), ("store", no())]),
+            Self::Files => ("tar", Vec::new()),
+        }
+    }
+}
+
 /// `network` is for builds that ask for none.
-pub(super) fn of_recipe(recipe: Recipe<'_>, network: Option<&str>) -> SolveRequest {
+pub(super) fn of_recipe(recipe: Recipe<'_>, export: Export<'_>, network: Option<&str>) -> SolveRequest {
     let build = recipe.build;
     let network = build.network.as_deref().filter(|network| *network != "default").or(network);
-    let mut request = of_platform(&build.platform, recipe.reference);
+    let mut request = of_platforms(&build.platforms, export);
     let mut set = |key: String, value: &str| request.frontend_attrs.insert(key, value.to_owned());
     if let Some(target) = &build.target {
         set("target".to_owned(), target);
     }
-    for (name, value) in &build.args {
-        set(format!("build-arg:{name}"), value);
+    for (name, value) in recipe.args() {
+        set(format!("build-arg:{name}"), &value);
     }
     for (name, value) in &build.labels {
         set(format!("label:{name}"), value);
@@ -52,14 +94,15 @@ pub(super) fn of_recipe(recipe: Recipe<'_>, network: Option<&str>) -> SolveReque
     request
 }
 
-pub(super) fn of_platform(platform: &str, reference: &Reference) -> SolveRequest {
-    let attributes = [("filename", DOCKERFILE_NAME), ("platform", platform)];
+pub(super) fn of_platforms(platforms: &[String], export: Export<'_>) -> SolveRequest {
+    let attributes = [("filename", DOCKERFILE_NAME), ("platform", &platforms.join(","))];
+    let (exporter, exporter_attributes) = export.exporter();
+    let exporter_attributes = exporter_attributes.into_iter().map(|(name, value)| (name.to_owned(), value));
     SolveRequest {
         frontend: FRONTEND.to_owned(),
         frontend_attrs: attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        exporter_deprecated: EXPORTER.to_owned(),
-        // without a name, equal images of builds at the same time get in each other's way in the containerd store
-        exporter_attrs_deprecated: [("name".to_owned(), reference.to_string())].into(),
+        exporter_deprecated: exporter.to_owned(),
+        exporter_attrs_deprecated: exporter_attributes.collect(),
         ..SolveRequest::default()
     }
 }

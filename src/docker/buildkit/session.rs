@@ -8,7 +8,9 @@ use bollard::health::health_check_response::ServingStatus;
 use bollard::health::health_server::{Health, HealthServer};
 use bollard::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
 use bollard::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
+use bollard::moby::buildkit::v1::control_client::ControlClient;
 use bollard::moby::filesync::v1::auth_server::{Auth, AuthServer};
+use bollard::moby::filesync::v1::file_send_server::FileSendServer;
 use bollard::moby::filesync::v1::file_sync_server::FileSyncServer;
 use bollard::moby::filesync::v1::{
     CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest, GetTokenAuthorityResponse,
@@ -16,23 +18,23 @@ use bollard::moby::filesync::v1::{
 };
 use bollard::moby::sshforward::v1::ssh_server::SshServer;
 use futures_util::stream::{self, BoxStream};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
-use tonic::transport::Server;
 use tonic::transport::server::Connected;
+use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
-use super::connection;
 use super::files::Files;
+use super::line::Line;
+use super::received::Received;
 use super::secrets::{Agents, Given};
 use crate::credentials::{Credential, Credentials};
-use crate::endpoint::Endpoint;
+use crate::docker::dial::Stream;
 
 /// The methods that a build may call, as gRPC names them.
-const METHODS: [&str; 5] = [
+const METHODS: [&str; 6] = [
     "/moby.filesync.v1.FileSync/DiffCopy",
+    "/moby.filesync.v1.FileSend/DiffCopy",
     "/moby.filesync.v1.Auth/Credentials",
     "/moby.buildkit.secrets.v1.Secrets/GetSecret",
     "/moby.sshforward.v1.SSH/CheckAgent",
@@ -45,6 +47,7 @@ pub(super) struct Offer {
     pub(super) credentials: Credentials,
     pub(super) secrets: Given,
     pub(super) agents: Agents,
+    pub(super) received: Received,
 }
 
 /// Docker Hub, as BuildKit asks for it and as Docker's configuration has it.
@@ -64,17 +67,24 @@ impl Drop for Session {
 
 impl Session {
     /// `shared_key` names what is synced: builds with the same one send only what changed since the last.
-    pub(super) async fn open(endpoint: &Endpoint, id: String, shared_key: String, offer: Offer) -> Result<Self, Error> {
+    pub(super) async fn open(
+        line: &Line,
+        client: &ControlClient<Channel>,
+        id: String,
+        shared_key: String,
+        offer: Offer,
+    ) -> Result<Self, Error> {
         let mut headers = vec![
             ("X-Docker-Expose-Session-Uuid", id.clone()),
             ("X-Docker-Expose-Session-Name", "lattice-images".to_owned()),
             ("X-Docker-Expose-Session-Sharedkey", shared_key),
         ];
         headers.extend(METHODS.map(|method| ("X-Docker-Expose-Session-Grpc-Method", method.to_owned())));
-        let connection = Accepted(TokioIo::new(connection::upgraded(endpoint, "/session", &headers).await?));
+        let connection = Accepted(line.session(client, &headers).await?);
         let router = Server::builder()
             .add_service(HealthServer::new(Serving))
             .add_service(FileSyncServer::new(offer.files))
+            .add_service(FileSendServer::new(offer.received))
             .add_service(AuthServer::new(Person(offer.credentials)))
             .add_service(SecretsServer::new(offer.secrets))
             .add_service(SshServer::new(offer.agents));
@@ -150,7 +160,7 @@ impl Auth for Person {
 }
 
 /// A connection that the daemon calls back on.
-struct Accepted(TokioIo<Upgraded>);
+struct Accepted(Stream);
 
 impl Connected for Accepted {
     type ConnectInfo = ();

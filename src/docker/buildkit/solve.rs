@@ -2,26 +2,26 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context as _, Error};
+use anyhow::Error;
 use bollard::moby::buildkit::v1::control_client::ControlClient;
 use bollard::moby::buildkit::v1::{SolveRequest, StatusRequest, StatusResponse, Vertex};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::event::{Event, Events};
+use crate::docker::instructions::{self, Cache};
+use crate::event::{Event, Events, Speaker};
 use crate::problem::printable;
-use crate::reference::Digest;
 
-/// What the `moby` exporter answers: the id of the image.
-const IMAGE_ID: &str = "containerimage.digest";
+/// What the exporter answers, and whether every instruction came from the cache.
+pub(super) type Answer = (HashMap<String, String>, bool);
 
-/// Gives the id of the image.
-pub(super) async fn solve(mut client: ControlClient<Channel>, request: SolveRequest, step: &str, events: &Events) -> Result<Digest, Error> {
+pub(super) async fn solve(mut client: ControlClient<Channel>, request: SolveRequest, step: &str, events: &Events) -> Result<Answer, Error> {
     let mut progress = Progress {
         step,
         events,
         vertexes: HashMap::new(),
         begun: HashMap::new(),
+        cache: Cache::default(),
     };
     let mut status_client = client.clone();
     let reference = request.r#ref.clone();
@@ -35,12 +35,8 @@ pub(super) async fn solve(mut client: ControlClient<Channel>, request: SolveRequ
     };
     // without its progress a build is still a build
     let (solved, _) = tokio::join!(solving, watching);
-    let response = solved.map_err(|status| said(&status))?.into_inner();
-    let id = response
-        .exporter_response
-        .get(IMAGE_ID)
-        .context("the builder named no image at the end of the build")?;
-    Ok(id.parse()?)
+    let answer = solved.map_err(|status| said(&status))?.into_inner().exporter_response;
+    Ok((answer, progress.cache.all_hit()))
 }
 
 pub(super) fn said(status: &Status) -> Error {
@@ -58,60 +54,79 @@ struct Progress<'a> {
     vertexes: HashMap<String, Told>,
     /// By digest: the line that a vertex has begun and not ended; logs come in pieces.
     begun: HashMap<String, String>,
+    cache: Cache,
 }
 
-#[derive(Default, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum Told {
-    #[default]
-    Nothing,
     Begin,
     End,
 }
 
 impl Progress<'_> {
+    /// Begins go before logs and ends after them: one answer may hold the whole of a vertex.
     fn show(&mut self, answer: StatusResponse) {
+        for vertex in &answer.vertexes {
+            self.begin(vertex);
+        }
         for log in answer.logs {
             let mut text = self.begun.remove(&log.vertex).unwrap_or_default();
             text.push_str(&String::from_utf8_lossy(&log.msg));
             let (lines, rest) = text.rsplit_once('\n').unwrap_or(("", &text));
             for line in lines.lines() {
-                self.line(line);
+                self.say(Speaker::Command, line);
             }
             self.begun.insert(log.vertex, rest.to_owned());
         }
-        for vertex in &answer.vertexes {
-            if vertex.completed.is_some() {
-                let rest = self.begun.remove(&vertex.digest).unwrap_or_default();
-                self.line(&rest);
-            }
-            self.vertex(vertex);
+        for vertex in answer.vertexes.iter().filter(|vertex| vertex.completed.is_some()) {
+            let rest = self.begun.remove(&vertex.digest).unwrap_or_default();
+            self.say(Speaker::Command, &rest);
+            self.end(vertex);
         }
     }
 
-    fn vertex(&mut self, vertex: &Vertex) {
-        let told = self.vertexes.entry(vertex.digest.clone()).or_default();
-        let name = vertex.name.as_str();
-        let line = match (&*told, vertex.started.is_some(), vertex.completed.is_some()) {
-            (Told::Nothing | Told::Begin, _, true) if vertex.cached => Some((Told::End, format!("{name} CACHED"))),
-            (Told::Nothing | Told::Begin, _, true) if !vertex.error.is_empty() => Some((Told::End, format!("{name} FAILED"))),
-            (Told::Nothing, true, true) => Some((Told::End, name.to_owned())),
-            (Told::Nothing, true, false) => Some((Told::Begin, name.to_owned())),
-            _ => None,
-        };
-        if let Some((now, line)) = line {
-            *told = now;
-            self.line(&line);
-        }
-    }
-
-    fn line(&self, line: &str) {
-        let line = line.trim_end();
-        if line.is_empty() {
+    fn begin(&mut self, vertex: &Vertex) {
+        let begun = vertex.started.is_some() || vertex.completed.is_some();
+        if !begun || self.vertexes.contains_key(&vertex.digest) {
             return;
         }
-        self.events.send(Event::Output {
-            step: self.step.to_owned(),
-            line: line.to_owned(),
-        });
+        self.vertexes.insert(vertex.digest.clone(), Told::Begin);
+        if verdict(vertex).is_none() {
+            self.say(Speaker::Builder, &vertex.name);
+        }
+        if let Some(instruction) = instructions::of_vertex(&vertex.name) {
+            let step = self.step.to_owned();
+            self.events.send(Event::Instruction { step, instruction });
+        }
+    }
+
+    fn end(&mut self, vertex: &Vertex) {
+        if self.vertexes.insert(vertex.digest.clone(), Told::End) == Some(Told::End) {
+            return;
+        }
+        if let Some(verdict) = verdict(vertex) {
+            self.say(Speaker::Builder, &format!("{} {verdict}", vertex.name));
+        }
+        if let Some(instruction) = instructions::of_vertex(&vertex.name)
+            && self.cache.count(&instruction, vertex.cached)
+        {
+            let step = self.step.to_owned();
+            self.events.send(Event::Cached { step, instruction });
+        }
+    }
+
+    fn say(&self, by: Speaker, line: &str) {
+        let line = line.trim_end();
+        if !line.is_empty() {
+            self.events.send(Event::output(self.step, line, by));
+        }
+    }
+}
+
+fn verdict(vertex: &Vertex) -> Option<&'static str> {
+    if vertex.cached {
+        Some("CACHED")
+    } else {
+        (!vertex.error.is_empty()).then_some("FAILED")
     }
 }

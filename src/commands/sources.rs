@@ -1,0 +1,93 @@
+//! What the images of a plan are built from: their fingerprints, and the digests of what they stand on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::sync::Arc;
+
+use anyhow::Error;
+
+use super::session::{self, Docker};
+use crate::context::Contexts;
+use crate::docker::Busybox;
+use crate::fingerprint::{Surroundings, of_plan};
+use crate::manifest::{Manifest, UtilitiesSource};
+use crate::plan::{Plan, Work};
+use crate::problem::Problem;
+use crate::registry::Client;
+use crate::release::Sources;
+use crate::report;
+use crate::resolve::{Base, Source, resolve};
+
+pub async fn sources(
+    plan: &Arc<Plan>,
+    manifest: &Manifest,
+    docker: &Docker,
+    client: &Client,
+    contexts: &Arc<Contexts>,
+) -> Result<Sources, Error> {
+    let bases = bases(plan, manifest, docker, client).await?;
+    let surroundings = Surroundings {
+        bases: bases.iter().map(|(name, base)| (name.clone(), base.digest.clone())).collect(),
+        utilities: utilities(plan, manifest, &bases)?,
+        source_date_epoch: env::var("SOURCE_DATE_EPOCH").ok(),
+        cache: session::cache(),
+    };
+    let (plan, contexts) = (Arc::clone(plan), Arc::clone(contexts));
+    let prints = tokio::task::spawn_blocking(move || of_plan(&plan, &contexts, &surroundings)).await??;
+    Ok(Sources {
+        prints,
+        bases,
+        cache: session::cache(),
+    })
+}
+
+async fn bases(plan: &Plan, manifest: &Manifest, docker: &Docker, client: &Client) -> Result<BTreeMap<String, Base>, Error> {
+    let mut names: BTreeSet<String> = plan.externals().map(str::to_owned).collect();
+    if let (UtilitiesSource::Image(image), true) = (&manifest.utilities.source, adds_utilities(plan)) {
+        names.insert(image.clone());
+    }
+    let cache = session::cache();
+    let (mut bases, unknown) = resolve(&names, client, cache.as_deref()).await;
+    if !unknown.is_empty() {
+        let daemon = session::daemon(docker).await.ok();
+        for (name, problem) in unknown {
+            let known = match &daemon {
+                Some(daemon) => daemon.known(&name).await,
+                None => None,
+            };
+            let base = known.ok_or_else(|| problem.about(&format!("the image `{name}` cannot be resolved")))?;
+            bases.insert(name, base);
+        }
+    }
+    for (name, base) in &bases {
+        let why = match base.source {
+            Source::Registry => continue,
+            Source::Remembered => "its registry does not tell; what it told last is taken",
+            Source::Daemon => "its registry does not tell; what the daemon has of it is taken",
+            Source::DaemonAlone => "only the daemon has it, so other machines may mean another",
+        };
+        report::note(&format!("{name}: {why} ({})", base.digest.short()));
+    }
+    Ok(bases)
+}
+
+fn adds_utilities(plan: &Plan) -> bool {
+    plan.steps.iter().any(|step| matches!(step.work, Work::AddUtilities { .. }))
+}
+
+/// What is added, by platform: the content of a path, or the digest of an image.
+fn utilities(plan: &Plan, manifest: &Manifest, bases: &BTreeMap<String, Base>) -> Result<BTreeMap<String, Vec<u8>>, Problem> {
+    let mut found = BTreeMap::new();
+    for platform in session::debug_platforms(plan) {
+        let content = match (&manifest.utilities.source, Busybox::from_manifest(&manifest.utilities, platform)?) {
+            (_, Some(busybox)) => busybox.binary().to_vec(),
+            (UtilitiesSource::Image(image), None) => bases
+                .get(image)
+                .map(|base| base.digest.to_string().into_bytes())
+                .unwrap_or_default(),
+            (UtilitiesSource::Path(_), None) => Vec::new(),
+        };
+        found.insert(platform.to_owned(), content);
+    }
+    Ok(found)
+}

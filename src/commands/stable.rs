@@ -1,0 +1,94 @@
+//! The guard before the channel `stable`.
+
+use std::env;
+
+use anyhow::Error;
+
+use super::session;
+use crate::cli::{Common, Push};
+use crate::git::{Ancestry, Repository, Revision};
+use crate::guard::{Sources, Verdict};
+use crate::manifest::Manifest;
+use crate::problem::Problem;
+use crate::record::Record;
+use crate::release::Release;
+use crate::report;
+
+pub enum Admission {
+    Granted {
+        /// Whether the sources are newer than what is published, so that a record tells of them though no image changed.
+        newer: bool,
+    },
+    Superseded,
+}
+
+/// Judges a copy into `stable` by the revision of what is copied, not by what is checked out.
+pub async fn judge_copy(common: &Common, source: Option<&Record>, published: Option<&Record>, overridden: bool) -> Result<(), Problem> {
+    let manifest = session::manifest(common)?;
+    let revision = source.and_then(|record| record.revision.clone());
+    let revision = revision
+        .map(|revision| Revision { branch: None, ..revision })
+        .ok_or_else(|| "what is copied was not published from a repository".to_owned());
+    let branch = &manifest.stable.branch;
+    let sources = Sources::of(&Repository::at(&manifest.folder), revision, branch, published).await;
+    match sources.judge(branch, false) {
+        Verdict::Violated(violations) => refuse(violations, overridden),
+        Verdict::Clear | Verdict::Superseded(_) => Ok(()),
+    }
+}
+
+fn refuse(violations: Vec<String>, overridden: bool) -> Result<(), Problem> {
+    if !overridden {
+        let problem = Problem::failed(format!("`stable` is not to be published from this: {}", violations.join("; ")));
+        return Err(problem.hint("--override-stable-guard publishes all the same"));
+    }
+    for violation in violations {
+        report::note(&format!("overridden: {violation}"));
+    }
+    Ok(())
+}
+
+pub async fn admit(
+    release: &Release<'_>,
+    manifest: &Manifest,
+    revision: &Result<Revision, String>,
+    push: &Push,
+) -> Result<Admission, Error> {
+    let in_ci = env::var("CI").is_ok_and(|value| value == "true");
+    let branch = &manifest.stable.branch;
+    let record = release.records().flatten().next().map(|stored| &stored.record);
+    let sources = Sources::of(&Repository::at(&manifest.folder), revision.clone(), branch, record).await;
+    let newer = !matches!(sources.published, Some((_, Ancestry::Same)));
+    match sources.judge(branch, in_ci) {
+        Verdict::Superseded(by) => {
+            report::result(format_args!("superseded by {}", by.as_str()));
+            return Ok(Admission::Superseded);
+        }
+        Verdict::Violated(violations) => refuse(violations, push.override_stable_guard)?,
+        Verdict::Clear => {}
+    }
+    let untracked = revision.iter().flat_map(|revision| &revision.untracked);
+    for file in untracked {
+        report::note(&format!("{file} is in a context, and git does not track it"));
+    }
+    let changes: Vec<String> = release.to_publish().map(|step| step.reference.to_string()).collect();
+    if !(changes.is_empty() || in_ci || push.yes) {
+        confirm(&changes)?;
+    }
+    Ok(Admission::Granted { newer })
+}
+
+fn confirm(changes: &[String]) -> Result<(), Problem> {
+    if !report::somebody_is_there() {
+        return Err(
+            Problem::usage("a push to the channel `stable` is to be confirmed, and there is no terminal to ask at")
+                .hint("--yes, or CI=true, confirms it"),
+        );
+    }
+    let question = format!("These change:\n  {}\nPublish them to `stable`?", changes.join("\n  "));
+    if report::confirm(&question) {
+        Ok(())
+    } else {
+        Err(Problem::failed("not confirmed; nothing was done"))
+    }
+}

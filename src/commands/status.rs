@@ -1,0 +1,80 @@
+//! Which images of a channel differ from this checkout, and why.
+
+use std::sync::Arc;
+
+use anyhow::Error;
+
+use super::push::places;
+use super::session;
+use super::sources::sources;
+use crate::channel::Owner;
+use crate::cli::{Common, Variants};
+use crate::event::Events;
+use crate::fingerprint::{Parts, Print};
+use crate::plan::{self, Purpose, Request};
+use crate::problem::{Exit, Problem};
+use crate::release::Release;
+use crate::report::{self, Stand};
+
+pub async fn status(common: &Common, variants: Variants, json: bool) -> Result<Exit, Error> {
+    match stand(common, variants, json).await {
+        Err(error) => match error.downcast::<Problem>() {
+            Ok(problem) => Err(problem.exiting(Exit::Usage).into()),
+            Err(other) => Err(other),
+        },
+        done => done,
+    }
+}
+
+async fn stand(common: &Common, variants: Variants, json: bool) -> Result<Exit, Error> {
+    let manifest = session::manifest(common)?;
+    let owner = session::owner(common, variants.selection, manifest.names())?;
+    let registry = session::registry(common, || Ok(manifest.registry_of(&owner).clone()))?;
+    let request = Request {
+        owner: &owner,
+        variants: variants.list(),
+        images: &[],
+        purpose: Purpose::Publish,
+    };
+    let plan = Arc::new(plan::plan(&manifest, &registry, &request)?);
+    let docker = session::Docker::configured()?;
+    let client = session::client(&docker, manifest.insecure_registries.clone())?;
+    let contexts = session::contexts();
+    let (events, _receiver) = Events::channel();
+    let taken = sources(&plan, &manifest, &docker, &client, &contexts);
+    let stable = session::registry(common, || Ok(manifest.registry_of(&Owner::Stable).clone()))?;
+    let release = Release::compare(&plan, places(&owner, &registry, &stable, &client)?, taken, &events).await?;
+    let cache = session::cache();
+    let stands: Vec<Stand<'_>> = release
+        .stands()
+        .map(|(index, entry, latest)| {
+            let step = &plan.steps[index];
+            let Print { fingerprint, parts, .. } = &release.sources().prints[index];
+            let recorded = entry.and_then(|entry| entry.fingerprint);
+            let why = match (entry, recorded) {
+                (None, _) => Some(vec!["it was never published".to_owned()]),
+                (Some(entry), _) if latest != Some(&entry.digest) => {
+                    Some(vec!["`latest` is not what the channel's record says".to_owned()])
+                }
+                (_, Some(recorded)) if recorded == *fingerprint => None,
+                (_, None) => Some(vec!["it is not known what it was built from".to_owned()]),
+                (_, Some(recorded)) => {
+                    let before = cache.as_deref().and_then(|cache| Parts::kept(cache, &recorded));
+                    Some(before.map_or_else(
+                        || vec!["what it was built from is known where it was built".to_owned()],
+                        |before| parts.differences(&before).iter().map(ToString::to_string).collect(),
+                    ))
+                }
+            };
+            Stand {
+                label: step.label(),
+                reference: step.reference.to_string(),
+                entry,
+                why,
+            }
+        })
+        .collect();
+    report::stands(&stands, common.verbose, json);
+    let differs = stands.iter().any(|stand| stand.why.is_some());
+    Ok(if differs { Exit::Failed } else { Exit::Done })
+}

@@ -1,0 +1,135 @@
+//! The one front of what builds: a daemon, or one BuildKit or several elsewhere.
+
+use anyhow::Error;
+
+use super::build::{Built, Recipe};
+use super::push::Pushed;
+use super::remote::Remote;
+use super::utilities::{Addition, Busybox};
+use super::{Access, BuilderChoice, Daemon};
+use crate::builder::Choice;
+use crate::event::Events;
+use crate::manifest::{Build, Utilities};
+use crate::problem::Problem;
+use crate::reference::{ImageName, Reference};
+
+/// What images are built with, once it has answered.
+pub enum Engine {
+    Daemon(Box<Daemon>),
+    Remote(Remote),
+}
+
+impl Engine {
+    /// Connects, and tells what a person may want to know of it.
+    ///
+    /// # Errors
+    /// When nothing answers that could build, or it may not be used, with what to do about it.
+    pub async fn connect(choice: &Choice, classic: BuilderChoice, access: &Access) -> Result<(Self, Vec<String>), Error> {
+        match choice {
+            Choice::Daemon(endpoint) => {
+                let daemon = Daemon::connect(endpoint, classic, access.clone()).await?;
+                let unasked = classic == BuilderChoice::Best && daemon.builds_classically();
+                let note = "the daemon has no BuildKit: builds go through its classic builder, which takes the whole context each time";
+                Ok((
+                    Self::Daemon(Box::new(daemon)),
+                    unasked.then(|| note.to_owned()).into_iter().collect(),
+                ))
+            }
+            Choice::BuildKits(nodes) => {
+                let (remote, told) = Remote::connect(nodes, access).await?;
+                Ok((Self::Remote(remote), told))
+            }
+        }
+    }
+
+    /// Whether what is built stays in a daemon of the person.
+    #[must_use]
+    pub fn keeps_images(&self) -> bool {
+        matches!(self, Self::Daemon(_))
+    }
+
+    /// Whether builds push by themselves, to [`super::Names::push_as`]. Else what is built is for [`Self::push_as`].
+    #[must_use]
+    pub fn pushes(&self) -> bool {
+        match self {
+            Self::Daemon(daemon) => daemon.pushes(),
+            Self::Remote(_) => true,
+        }
+    }
+
+    /// # Errors
+    /// When a build has a key that cannot be carried out here: which, where, and what would be needed.
+    pub fn refuse_what_it_cannot_do<'b>(&self, builds: impl IntoIterator<Item = &'b Build>) -> Result<(), Problem> {
+        builds.into_iter().try_for_each(|build| match self {
+            Self::Daemon(daemon) => daemon.refuse_what_it_cannot_do(build),
+            Self::Remote(remote) => remote.refuse_what_it_cannot_do(build),
+        })
+    }
+
+    /// # Errors
+    /// When the context cannot be read, a base cannot be had, or the build fails. A push that fails in it is a [`super::PushOf`].
+    pub async fn build(&self, recipe: Recipe<'_>, step: &str, events: &Events) -> Result<Built, Error> {
+        match self {
+            Self::Daemon(daemon) => daemon.build(recipe, step, events).await,
+            Self::Remote(remote) => remote.build(recipe, step, events).await,
+        }
+    }
+
+    /// A name by which a Dockerfile means this very image, whatever happens to its tags meanwhile. Elsewhere than in a
+    /// daemon it must have been pushed.
+    ///
+    /// # Errors
+    /// When the daemon does not give the image a name.
+    pub async fn sibling_name(&self, image: &ImageName, reference: &Reference, built: &Built) -> Result<String, Error> {
+        match self {
+            Self::Daemon(daemon) => daemon.sibling_name(image, &built.id).await,
+            Self::Remote(_) => Ok(format!("{}@{}", reference.repository(), built.id)),
+        }
+    }
+
+    /// The busybox of the manifest, fetched out of an image where that is its source.
+    ///
+    /// # Errors
+    /// When it cannot be had, or is not a static busybox for `platform`.
+    pub async fn busybox(&self, utilities: &Utilities, platform: &str) -> Result<Busybox, Error> {
+        match self {
+            Self::Daemon(daemon) => Busybox::of(utilities, platform, async |image| daemon.binary_of(image, platform).await).await,
+            Self::Remote(remote) => Busybox::of(utilities, platform, async |image| remote.binary_of(image, platform).await).await,
+        }
+    }
+
+    /// # Errors
+    /// When the image has a `/busybox` of its own, or the build fails.
+    pub async fn add_utilities(&self, addition: Addition<'_>, step: &str, events: &Events) -> Result<Built, Error> {
+        match self {
+            Self::Daemon(daemon) => daemon.add_utilities(addition, step, events).await,
+            Self::Remote(remote) => remote.add_utilities(addition, step, events).await,
+        }
+    }
+
+    /// Pushes what a build has left in the daemon, under a name that it does not keep there. What builds have pushed by
+    /// themselves is there already: they were given that name.
+    ///
+    /// # Errors
+    /// What the registry or the daemon said, with what to do where that is known.
+    pub async fn push_as(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
+        match (self, &built.pushed) {
+            (_, Some(digest)) => Ok(Pushed {
+                digest: digest.clone(),
+                bytes: None,
+            }),
+            (Self::Daemon(daemon), None) => daemon.push_as(built, reference, step, events).await,
+            (Self::Remote(_), None) => {
+                Err(Problem::failed(format!("{reference} was not pushed as it was built, and no daemon has it")).into())
+            }
+        }
+    }
+
+    /// Waits for what must not be left half done, and takes away what only this run needed. The images stay under their
+    /// own names.
+    pub async fn tidy_up(&self) {
+        if let Self::Daemon(daemon) = self {
+            daemon.tidy_up().await;
+        }
+    }
+}

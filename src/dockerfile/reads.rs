@@ -1,0 +1,245 @@
+//! Which part of its context a build reads, as `BuildKit` asks for it (moby/buildkit, `frontend/dockerfile/dockerfile2llb`:
+//! `ctxPaths` and `normalizeContextPaths`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use std::fmt;
+
+use super::{Dockerfile, DockerfileError, Instruction, Mount};
+use crate::problem::printable;
+
+/// What a build reads of its context, links among it not followed yet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reads {
+    /// All of it, or it cannot be told what.
+    Whole,
+    /// These paths with everything below; a component may have the wildcards of Go's `filepath.Match`. None is below another.
+    Paths(BTreeSet<String>),
+}
+
+impl Reads {
+    /// What either reads.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Paths(paths), Self::Paths(others)) => Self::of(paths.into_iter().chain(others)),
+            _ => Self::Whole,
+        }
+    }
+
+    #[must_use]
+    pub fn of(paths: impl IntoIterator<Item = String>) -> Self {
+        let mut clean: BTreeSet<String> = paths.into_iter().map(|path| components(&path).join("/")).collect();
+        if clean.contains("") {
+            return Self::Whole;
+        }
+        let all = clean.clone();
+        clean.retain(|path| !path.match_indices('/').any(|(end, _)| all.contains(&path[..end])));
+        Self::Paths(clean)
+    }
+
+    /// Whether all that `other` reads is also read here.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Whole, _) => true,
+            (Self::Paths(_), Self::Whole) => false,
+            (Self::Paths(own), Self::Paths(other)) => other.iter().all(|path| {
+                let ends = path.match_indices('/').map(|(end, _)| end);
+                ends.chain([path.len()]).any(|end| own.contains(&path[..end]))
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Reads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole => f.write_str("all"),
+            Self::Paths(paths) if paths.is_empty() => f.write_str("nothing"),
+            Self::Paths(paths) => f.write_str(&paths.iter().map(|path| printable(path)).collect::<Vec<_>>().join(" ")),
+        }
+    }
+}
+
+/// Without `.`, and `..` goes up to the context's root at most. `**` takes everything from there on.
+fn components(path: &str) -> Vec<&str> {
+    let mut components = Vec::new();
+    for component in path.split('/') {
+        match component {
+            "" | "." => {}
+            ".." => {
+                components.pop();
+            }
+            "**" => break,
+            _ => components.push(component),
+        }
+    }
+    components
+}
+
+impl Dockerfile {
+    /// What the stages that `BuildKit` builds for `target` read of the context. `args` are those of
+    /// [`Dockerfile::image_references`]. What images from elsewhere defer with `ONBUILD` is not in it: their own
+    /// Dockerfiles would tell.
+    ///
+    /// # Errors
+    /// As [`Dockerfile::image_references`].
+    pub fn reads(&self, args: &BTreeMap<String, String>, target: Option<&str>) -> Result<Reads, DockerfileError> {
+        let needed = self.stages_needed(args, target)?;
+        if self.has_foreign_frontend() {
+            return Ok(Reads::Whole);
+        }
+        let mut paths = Vec::new();
+        for instruction in needed.into_iter().flat_map(|stage| self.instructions_of(stage)) {
+            // what is deferred is carried out by another build, or in a stage that stands on this one
+            match instruction.trigger.as_deref().unwrap_or(instruction).paths(self.escape) {
+                Some(read) => paths.extend(read),
+                None => return Ok(Reads::Whole),
+            }
+        }
+        Ok(Reads::of(paths))
+    }
+}
+
+impl Dockerfile {
+    /// The lines (1-based) of the needed stages that fetch an address and do not say by a checksum what must come.
+    ///
+    /// # Errors
+    /// As [`Dockerfile::image_references`].
+    pub fn unchecked_downloads(&self, args: &BTreeMap<String, String>, target: Option<&str>) -> Result<Vec<usize>, DockerfileError> {
+        let needed = self.stages_needed(args, target)?;
+        let instructions = needed.into_iter().flat_map(|stage| self.instructions_of(stage));
+        let unchecked = instructions.filter(|add| add.keyword == "ADD" && add.flag("checksum").is_none());
+        let fetches = |add: &&Instruction| add.sources().any(|source| is_address(&source.text));
+        Ok(unchecked.filter(fetches).map(|add| add.line).collect())
+    }
+}
+
+fn is_address(source: &str) -> bool {
+    let schemes = ["http://", "https://", "git://", "ssh://", "git@"];
+    schemes.iter().any(|scheme| source.starts_with(scheme))
+}
+
+impl Instruction {
+    /// The paths of the context that it reads, `None` where they cannot be told.
+    fn paths(&self, escape: char) -> Option<Vec<String>> {
+        let told = |path: &str| (!path.contains(['$', '"', '\'', escape])).then(|| path.to_owned());
+        match self.keyword.as_str() {
+            "COPY" if self.flags.iter().any(|flag| flag.name == "from") => Some(Vec::new()),
+            "ADD" | "COPY" => {
+                let is_url = |path: &str| ["http://", "https://"].iter().any(|scheme| path.starts_with(scheme));
+                let sources = self.sources().map(|source| source.text.as_str());
+                sources.filter(|path| !is_url(path)).map(told).collect()
+            }
+            "RUN" => self.mounts.iter().filter_map(|mount| mount.path().map(told)).collect(),
+            _ => Some(Vec::new()),
+        }
+    }
+}
+
+impl Mount {
+    fn path(&self) -> Option<&str> {
+        let source = self.source.as_deref().unwrap_or_default();
+        match self.kind.as_str() {
+            _ if self.from.as_ref().is_some_and(|from| !from.text.is_empty()) => None,
+            "cache" | "secret" | "ssh" => None,
+            // BuildKit asks for the context for a tmpfs too, and a kind with a variable in it can be any
+            "bind" | "tmpfs" => Some(source),
+            _ => Some(""),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile::parse;
+
+    /// A Dockerfile behind `FROM scratch`, and the paths that it is taken to read; `.` stands for the whole context.
+    const TABLE: [(&str, &str); 36] = [
+        ("COPY a /a", "a"),
+        ("COPY a b/c /x/", "a b/c"),
+        ("COPY . /a", "."),
+        ("COPY / /a", "."),
+        ("COPY a . /a/", "."),
+        ("COPY ./a/../b /a", "b"),
+        ("COPY ../a /a", "a"),
+        ("COPY a a/b /a/", "a"),
+        ("COPY *.txt d/*/x? /a/", "*.txt d/*/x?"),
+        ("COPY a/**/b /a/", "a"),
+        ("COPY [\"a b\", \"c\", \"/d/\"]", "a b|c"),
+        ("COPY $X /a", "."),
+        ("COPY ${X}/b /a", "."),
+        ("COPY a$X /a", "."),
+        ("COPY \"a\" /a", "."),
+        ("COPY a $X", "a"),
+        ("COPY --chown=1:1 --chmod=0644 a /a", "a"),
+        ("COPY --exclude=*.log a /a", "a"),
+        ("COPY --parents a/./b/*.c /a/", "a/b/*.c"),
+        ("COPY --parents a/**/c /a/", "a"),
+        ("COPY --link a /a", "a"),
+        ("COPY --from=scratch a /a", ""),
+        ("COPY --from=other.io/x a /a", ""),
+        ("COPY <<EOF /a\nx\nEOF", ""),
+        ("COPY b <<EOF c /a/\nCOPY d /d\nEOF", "b c"),
+        ("ADD https://x.io/a /a", ""),
+        ("ADD http://x.io/a b /a/", "b"),
+        ("ADD a.tar /a", "a.tar"),
+        ("RUN --mount=target=/a b", "."),
+        ("RUN --mount=type=bind,source=a,target=/a b", "a"),
+        ("RUN --mount=type=bind,src=a/b,dst=/a --mount=from=x.io/y,src=z,dst=/z c", "a/b"),
+        ("RUN --mount=type=cache,target=/c --mount=type=secret,id=s --mount=type=ssh d", ""),
+        ("RUN --mount=type=bind,source=$X,target=/a b", "."),
+        ("RUN <<EOF\nCOPY a /a\nEOF", ""),
+        ("RUN COPY a b", ""),
+        ("ONBUILD COPY a /a", "a"),
+    ];
+
+    fn reads(text: &str, target: Option<&str>) -> Reads {
+        parse(text).expect(text).reads(&BTreeMap::new(), target).expect(text)
+    }
+
+    fn expected(paths: &str) -> Reads {
+        let separator = if paths.contains('|') { '|' } else { ' ' };
+        match paths {
+            "." => Reads::Whole,
+            _ => Reads::Paths(paths.split(separator).filter(|path| !path.is_empty()).map(str::to_owned).collect()),
+        }
+    }
+
+    #[test]
+    fn what_each_is_taken_to_read() {
+        for (text, paths) in TABLE {
+            assert_eq!(reads(&format!("FROM scratch\n{text}\n"), None), expected(paths), "{text}");
+        }
+    }
+
+    #[test]
+    fn stages_that_are_not_needed_read_nothing() {
+        let text = "FROM scratch AS one\nCOPY a /\nFROM scratch AS two\nCOPY b /\nFROM one AS three\nCOPY c /\nFROM scratch\nCOPY --from=three /a /\nCOPY d /\n";
+        assert_eq!(reads(text, None), expected("a c d"));
+        assert_eq!(reads(text, Some("two")), expected("b"));
+        assert_eq!(reads(text, Some("three")), expected("a c"));
+    }
+
+    #[test]
+    fn a_foreign_frontend_may_read_anything() {
+        assert_eq!(reads("# syntax=x.io/y\nFROM scratch\n", None), Reads::Whole);
+        assert_eq!(reads("# syntax=docker/dockerfile:1\nFROM scratch\n", None), expected(""));
+    }
+
+    #[test]
+    fn what_is_fetched_unchecked() {
+        let text = "FROM scratch\nADD a https://x.io/a /\nADD --checksum=sha256:0 https://x.io/b /\nADD git@x.io:c /\nADD a /\nFROM scratch AS other\nADD http://x.io/d /\n";
+        let lines = |target| parse(text).expect(text).unchecked_downloads(&BTreeMap::new(), target).expect(text);
+        assert_eq!((lines(Some("0")), lines(None)), (vec![2, 4], vec![7]));
+    }
+
+    #[test]
+    fn what_contains_what() {
+        let of = |paths: &[&str]| Reads::of(paths.iter().map(|path| (*path).to_owned()));
+        assert!(of(&["a"]).contains(&of(&["a/b", "/a"])) && Reads::Whole.contains(&of(&["a"])));
+        assert!(!of(&["a/b"]).contains(&of(&["a"])) && !of(&["a"]).contains(&of(&["ab"])) && !of(&["a"]).contains(&of(&["/"])));
+    }
+}

@@ -1,0 +1,91 @@
+//! The fingerprints of a plan's steps.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Error;
+
+use super::{Fingerprint, Inputs, Parts, fingerprint, reads_whole, with_utilities};
+use crate::context::{Contexts, Reading};
+use crate::plan::{Plan, Step, Work};
+use crate::reference::Digest;
+
+/// What a plan's fingerprints are taken from, besides the plan and the contexts.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Of the images of elsewhere.
+    pub bases: BTreeMap<String, Digest>,
+    /// What the utilities of debug variants hold, by platform.
+    pub utilities: BTreeMap<String, Vec<u8>>,
+    pub source_date_epoch: Option<String>,
+    /// Where it is kept which builds read more than their Dockerfiles tell.
+    pub cache: Option<PathBuf>,
+}
+
+/// What one step is built from.
+#[derive(Clone, Debug)]
+pub struct Print {
+    pub fingerprint: Fingerprint,
+    pub parts: Parts,
+    /// Whether all of its context was taken, whatever the Dockerfile tells.
+    pub whole: bool,
+}
+
+/// One for each step, in the plan's order.
+///
+/// # Errors
+/// When a context cannot be read.
+pub fn of_plan(plan: &Plan, contexts: &Contexts, surroundings: &Surroundings) -> Result<Vec<Print>, Error> {
+    let mut found: Vec<Print> = Vec::with_capacity(plan.steps.len());
+    for step in &plan.steps {
+        let next = of_step(plan, step, &found, contexts, surroundings)?;
+        found.push(next);
+    }
+    Ok(found)
+}
+
+fn of_step(plan: &Plan, step: &Step, before: &[Print], contexts: &Contexts, surroundings: &Surroundings) -> Result<Print, Error> {
+    match &step.work {
+        Work::Build { build, siblings, external } => {
+            let bases: BTreeMap<_, _> = external
+                .iter()
+                .filter_map(|name| Some((name.clone(), surroundings.bases.get(name)?.clone())))
+                .collect();
+            let defers = siblings.iter().any(|sibling| defers_reading(&plan.steps[sibling.step]));
+            let siblings: Vec<_> = siblings
+                .iter()
+                .map(|sibling| (&plan.steps[sibling.step].image, before[sibling.step].fingerprint))
+                .collect();
+            let of = |reading: &Reading| {
+                fingerprint(&Inputs {
+                    build,
+                    reading,
+                    externals: &bases,
+                    siblings: &siblings,
+                    source_date_epoch: surroundings.source_date_epoch.as_deref(),
+                })
+            };
+            let (mut fingerprint, mut parts) = of(&contexts.read(build)?);
+            let is_known = |cache| reads_whole(cache, &fingerprint);
+            let whole = defers || surroundings.cache.as_deref().is_some_and(is_known);
+            if whole {
+                (fingerprint, parts) = of(&contexts.read_whole(build)?);
+            }
+            Ok(Print { fingerprint, parts, whole })
+        }
+        Work::AddUtilities { normal, platforms } => {
+            let utilities = platforms.iter().filter_map(|platform| surroundings.utilities.get(platform));
+            let utilities: Vec<&[u8]> = utilities.map(Vec::as_slice).collect();
+            let (fingerprint, parts) = with_utilities(&before[*normal].fingerprint, &utilities.concat());
+            let whole = before[*normal].whole;
+            Ok(Print { fingerprint, parts, whole })
+        }
+    }
+}
+
+/// Whether what is FROM this step may read what the step's Dockerfile says (`ONBUILD`).
+fn defers_reading(step: &Step) -> bool {
+    let Work::Build { build, .. } = &step.work else { return false };
+    let mut words = build.dockerfile.text.lines().filter_map(|line| line.split_whitespace().next());
+    words.any(|word| word.eq_ignore_ascii_case("ONBUILD"))
+}

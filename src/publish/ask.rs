@@ -1,0 +1,120 @@
+//! What of a plan the registry has already.
+
+use futures_util::future::try_join_all;
+
+use super::channel::{Channel, State, staged_tag, tag};
+use super::repair;
+use crate::event::Events;
+use crate::fingerprint::Fingerprint;
+use crate::plan::{Plan, Step};
+use crate::problem::Problem;
+use crate::record::Entry;
+use crate::reference::{Digest, ImageName, Tag};
+
+/// What the registry says before anything is done.
+#[derive(Debug)]
+pub struct Answers {
+    /// Of the plan's channels.
+    pub states: Vec<State>,
+    /// The digest of `latest`, of the plan's steps that are published.
+    latest: Vec<Option<Digest>>,
+}
+
+/// One request for each image that is published, and two for each channel, all at once.
+///
+/// # Errors
+/// When the registry does not answer, or a channel has a record that this tool may not replace.
+pub async fn ask(plan: &Plan, channels: &[Channel], events: &Events) -> Result<Answers, Problem> {
+    let states = try_join_all(channels.iter().map(|channel| repair::settled(channel, events)));
+    let latest = try_join_all(plan.steps.iter().map(async |step| match channel_of(step, channels) {
+        Some(channel) if step.publish => {
+            let latest = channel.repository(&step.image)?.head(&Tag::latest()).await?;
+            Ok::<_, Problem>(latest.map(|descriptor| descriptor.digest))
+        }
+        _ => Ok(None),
+    }));
+    let (states, latest) = tokio::try_join!(states, latest)?;
+    Ok(Answers { states, latest })
+}
+
+/// How the registry stands to an image that is planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is in the channel, and recorded.
+    UpToDate(Digest),
+    /// The channel has it, from an earlier run, but not as `latest`, or not in its record.
+    Staged(Digest),
+    /// Another channel has it.
+    Elsewhere {
+        channel: usize,
+        digest: Digest,
+    },
+    Missing,
+}
+
+impl Answers {
+    /// The digest with which the channel has this very image, as far as the first answers tell.
+    #[must_use]
+    pub fn up_to_date(&self, plan: &Plan, index: usize, fingerprint: &Fingerprint) -> Option<&Digest> {
+        let step = &plan.steps[index];
+        let latest = self.latest[index].as_ref()?;
+        let entry = self.entry(plan, step)?;
+        (entry.fingerprint.as_ref() == Some(fingerprint) && entry.digest == *latest).then_some(latest)
+    }
+
+    /// The digest of a published step's `latest`.
+    #[must_use]
+    pub fn latest(&self, index: usize) -> Option<&Digest> {
+        self.latest[index].as_ref()
+    }
+
+    fn state(&self, plan: &Plan, step: &Step) -> Option<&State> {
+        let position = plan.channels.iter().position(|channel| channel.variant() == step.variant)?;
+        self.states.get(position)
+    }
+
+    /// What the channel's record says of a step's image.
+    #[must_use]
+    pub fn entry(&self, plan: &Plan, step: &Step) -> Option<&Entry> {
+        self.state(plan, step)?.record.as_ref()?.record.images.get(&step.image)
+    }
+
+    /// The images whose `latest` is not what the channel's record says.
+    pub fn moved_by_others<'p>(&'p self, plan: &'p Plan) -> impl Iterator<Item = &'p Step> {
+        plan.steps.iter().enumerate().filter_map(|(index, step)| {
+            let recorded = &self.entry(plan, step)?.digest;
+            (step.publish && self.latest[index].as_ref() != Some(recorded)).then_some(step)
+        })
+    }
+}
+
+/// Looks for an image that is built already: in the channel's own repository, then in those of `others`.
+///
+/// # Errors
+/// When the registry does not answer.
+pub async fn look_up(own: &Channel, others: &[Channel], image: &ImageName, fingerprint: &Fingerprint) -> Result<Standing, Problem> {
+    let staged = tag(&staged_tag(fingerprint));
+    let answers = try_join_all(
+        [own]
+            .into_iter()
+            .chain(others)
+            .map(async |channel| channel.repository(image)?.head(&staged).await.map_err(Problem::from)),
+    )
+    .await?;
+    let mut hits = answers
+        .into_iter()
+        .enumerate()
+        .filter_map(|(place, answer)| Some((place, answer?.digest)));
+    Ok(match hits.next() {
+        None => Standing::Missing,
+        Some((0, digest)) => Standing::Staged(digest),
+        Some((place, digest)) => Standing::Elsewhere {
+            channel: place - 1,
+            digest,
+        },
+    })
+}
+
+fn channel_of<'c>(step: &Step, channels: &'c [Channel]) -> Option<&'c Channel> {
+    channels.iter().find(|channel| channel.name.variant() == step.variant)
+}

@@ -1,0 +1,203 @@
+//! A channel as its registry holds it: the tags of its images, and its record.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::channel::ChannelName;
+use crate::fingerprint::Fingerprint;
+use crate::problem::Problem;
+use crate::record::{MANIFEST_MEDIA_TYPE, Record};
+use crate::reference::{Digest, ImageName, Registry, Tag};
+use crate::registry::{Client, Manifest, Remote};
+
+/// What the channel is now.
+pub const RECORD: &str = "record";
+/// What the channel is to become, while it is changed: the intent. Else the same as [`RECORD`].
+pub const NEXT: &str = "next";
+
+#[derive(Clone)]
+pub struct Channel {
+    pub name: ChannelName,
+    pub registry: Registry,
+    client: Client,
+    home: Remote,
+}
+
+/// A record with the manifest that holds it.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub record: Record,
+    pub manifest: Manifest,
+}
+
+/// What a registry says of a channel.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub record: Option<Stored>,
+    /// The digest that is tagged [`NEXT`].
+    pub next: Option<Digest>,
+}
+
+impl State {
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_ref().map(|stored| &stored.record)
+    }
+
+    /// Of the record.
+    #[must_use]
+    pub fn digest(&self) -> Option<&Digest> {
+        self.record.as_ref().map(|stored| stored.manifest.digest())
+    }
+}
+
+impl Channel {
+    /// # Errors
+    /// When the channel's address is longer than a registry allows.
+    pub fn new(name: ChannelName, registry: Registry, client: Client) -> Result<Self, Problem> {
+        let home = client.repository(registry.reference(&name.to_string())?.repository());
+        Ok(Self {
+            name,
+            registry,
+            client,
+            home,
+        })
+    }
+
+    /// The channel of the same owner with the other variant.
+    ///
+    /// # Errors
+    /// When its address is longer than a registry allows.
+    pub fn other_variant(&self) -> Result<Self, Problem> {
+        Self::new(self.name.other_variant(), self.registry.clone(), self.client.clone())
+    }
+
+    /// Where its record lives, e.g. `gcr.io/lattice-dev/stable`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("{}/{}", self.registry, self.name)
+    }
+
+    /// The repository of its records.
+    #[must_use]
+    pub fn home(&self) -> &Remote {
+        &self.home
+    }
+
+    /// # Errors
+    /// When the repository's name is longer than a registry allows.
+    pub fn repository(&self, image: &ImageName) -> Result<Remote, Problem> {
+        let reference = self.name.reference(&self.registry, image)?;
+        Ok(self.client.repository(reference.repository()))
+    }
+
+    /// # Errors
+    /// When the registry does not answer, or what is tagged `record` is none that this tool may replace.
+    pub async fn state(&self) -> Result<State, Problem> {
+        let next = tag(NEXT);
+        let (record, next) = tokio::join!(self.stored(RECORD), self.home.head(&next));
+        Ok(State {
+            record: record?,
+            next: next?.map(|descriptor| descriptor.digest),
+        })
+    }
+
+    /// # Errors
+    /// When the registry does not answer, or what is there is no record, or one of a newer format.
+    pub async fn stored(&self, name: &str) -> Result<Option<Stored>, Problem> {
+        self.home
+            .get(&tag(name))
+            .await?
+            .map(|manifest| self.read(manifest, name))
+            .transpose()
+    }
+
+    /// # Errors
+    /// When the registry does not answer, or what is there is no record, or one of a newer format.
+    pub async fn stored_at(&self, digest: &Digest) -> Result<Option<Stored>, Problem> {
+        self.home
+            .get(digest)
+            .await?
+            .map(|manifest| self.read(manifest, digest.as_str()))
+            .transpose()
+    }
+
+    fn read(&self, manifest: Manifest, name: &str) -> Result<Stored, Problem> {
+        let record = Record::decode(manifest.bytes()).map_err(|problem| problem.about(&format!("{} {name}", self.address())))?;
+        Ok(Stored { record, manifest })
+    }
+
+    /// Uploads the record without giving it a name yet.
+    ///
+    /// # Errors
+    /// When the registry does not take it.
+    pub async fn upload(&self, record: &Record) -> Result<Manifest, Problem> {
+        let artifact = record.encode();
+        for (digest, bytes) in &artifact.blobs {
+            if !self.home.has_blob(digest).await? {
+                self.home.upload(digest, Bytes::from(bytes.clone())).await?;
+            }
+        }
+        Ok(Manifest::new(MANIFEST_MEDIA_TYPE, artifact.manifest))
+    }
+
+    /// Gives what [`Self::upload`] has brought a name.
+    ///
+    /// # Errors
+    /// When the registry does not take it.
+    pub async fn tag(&self, name: &str, manifest: &Manifest) -> Result<(), Problem> {
+        Ok(self.home.put(&tag(name), manifest).await?)
+    }
+}
+
+/// The name under which a record stays: its number, and its digest, so that two of one number stand side by side.
+#[must_use]
+pub fn record_tag(sequence: u64, digest: &Digest) -> String {
+    format!("r-{sequence}-{}", digest.short())
+}
+
+#[must_use]
+pub fn tag(name: &str) -> Tag {
+    name.parse().expect("a tag of ours is valid")
+}
+
+/// Gives a manifest, and those below it where it is an index, a tag each, so that no clean-up of what is untagged takes what
+/// a record names.
+///
+/// # Errors
+/// When the registry does not have it, or does not take the tags.
+pub async fn keep(repository: &Remote, digest: &Digest) -> Result<(), Problem> {
+    let manifest = manifest(repository, digest).await?;
+    for child in children(&manifest) {
+        let child = self::manifest(repository, &child).await?;
+        repository.put(&tag(&kept_tag(child.digest())), &child).await?;
+    }
+    Ok(repository.put(&tag(&kept_tag(digest)), &manifest).await?)
+}
+
+/// # Errors
+/// When the registry does not have it.
+pub async fn manifest(repository: &Remote, digest: &Digest) -> Result<Manifest, Problem> {
+    let found = repository.get(digest).await?;
+    found.ok_or_else(|| Problem::failed(format!("{}@{digest} is not in the registry", repository.repository())))
+}
+
+/// The manifests that an index names (OCI image index, `manifests`); none for a manifest.
+#[must_use]
+pub fn children(manifest: &Manifest) -> Vec<Digest> {
+    let index: Value = serde_json::from_slice(manifest.bytes()).unwrap_or_default();
+    let listed = index["manifests"].as_array().into_iter().flatten();
+    listed.filter_map(|child| child["digest"].as_str()?.parse().ok()).collect()
+}
+
+/// What an image is called in its repository by what it was built from.
+#[must_use]
+pub fn staged_tag(fingerprint: &Fingerprint) -> String {
+    format!("in-{fingerprint}")
+}
+
+/// What keeps a digest that a record names from being taken as untagged.
+#[must_use]
+pub fn kept_tag(digest: &Digest) -> String {
+    format!("at-{}", digest.hex())
+}

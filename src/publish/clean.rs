@@ -1,0 +1,160 @@
+//! What of a channel nobody can want any more, and taking it away.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::stream::{StreamExt, TryStreamExt};
+
+use super::channel::{Channel, NEXT, RECORD, State, Stored, children, manifest};
+use super::history::history;
+use super::repair::intent;
+use serde_json::Value;
+
+use crate::problem::Problem;
+use crate::reference::{Digest, ImageName, Tag};
+use crate::registry::{Deleted, Remote};
+
+/// What is younger may belong to a push that has not come to its record yet.
+const YOUNG: TimeDelta = TimeDelta::days(1);
+const AT_ONCE: usize = 16;
+const LARGEST_CONFIGURATION: usize = 4 << 20;
+
+/// A manifest that goes, with the tags that it has.
+#[derive(Clone, Debug)]
+pub struct Garbage {
+    pub repository: Remote,
+    pub digest: Digest,
+    pub tags: BTreeSet<Tag>,
+}
+
+/// What came of taking it away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub gone: usize,
+    /// The registry's words, where it deletes nothing, or not for us.
+    pub refused: Option<String>,
+}
+
+/// What no record of the last `keep`, no open intent and no `latest` names, and is older than a day.
+///
+/// # Errors
+/// When the registry does not answer.
+pub async fn garbage(channel: &Channel, state: State, keep: usize, images: &BTreeSet<ImageName>) -> Result<Vec<Garbage>, Problem> {
+    let open = intent(channel, &state).await?;
+    let records: Vec<Stored> = history(channel, state, keep).await?.into_iter().chain(open).collect();
+    let mut garbage = Vec::new();
+    for image in images {
+        let named = records.iter().flat_map(|stored| {
+            let entry = stored.record.images.get(image).map(|entry| entry.digest.clone());
+            entry.into_iter().chain(stored.record.before.get(image).cloned().flatten())
+        });
+        let is_in_channel = records.first().is_none_or(|stored| stored.record.images.contains_key(image));
+        let living: &[&str] = if is_in_channel { &["latest"] } else { &[] };
+        garbage.extend(unnamed(channel.repository(image)?, named.collect(), living).await?);
+    }
+    let kept = records.iter().map(|stored| stored.manifest.digest().clone()).collect();
+    garbage.extend(unnamed(channel.home().clone(), kept, &[RECORD, NEXT]).await?);
+    Ok(garbage)
+}
+
+/// Everything of a channel.
+///
+/// # Errors
+/// When the registry does not answer.
+pub async fn everything(channel: &Channel, images: &BTreeSet<ImageName>) -> Result<Vec<Garbage>, Problem> {
+    let mut all = Vec::new();
+    for image in images {
+        all.extend(tagged(&channel.repository(image)?).await?);
+    }
+    // what tells of the channel goes last
+    all.extend(tagged(channel.home()).await?);
+    Ok(all)
+}
+
+async fn unnamed(repository: Remote, mut kept: BTreeSet<Digest>, living: &[&str]) -> Result<Vec<Garbage>, Problem> {
+    let all = tagged(&repository).await?;
+    let lives = |garbage: &&Garbage| garbage.tags.iter().any(|tag| living.contains(&tag.as_str()));
+    kept.extend(all.iter().filter(lives).map(|garbage| garbage.digest.clone()));
+    for digest in kept.clone() {
+        if all.iter().any(|garbage| garbage.digest == digest) {
+            kept.extend(children(&manifest(&repository, &digest).await?));
+        }
+    }
+    let candidates = all.into_iter().filter(|garbage| !kept.contains(&garbage.digest));
+    let old = futures_util::stream::iter(candidates)
+        .map(|garbage| async move {
+            let made = made(&garbage).await?;
+            Ok::<_, Problem>(made.is_some_and(|made| Utc::now() - made > YOUNG).then_some(garbage))
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<Vec<_>>()
+        .await?;
+    Ok(old.into_iter().flatten().collect())
+}
+
+/// The manifests that have a tag.
+async fn tagged(repository: &Remote) -> Result<Vec<Garbage>, Problem> {
+    let Some(listing) = repository.tags().await? else {
+        return Ok(Vec::new());
+    };
+    let found: Vec<_> = futures_util::stream::iter(listing.tags)
+        .map(|tag| async move {
+            let digest = repository.head(&tag).await?.map(|descriptor| descriptor.digest);
+            Ok::<_, Problem>(digest.map(|digest| (digest, tag)))
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
+    let mut tags: BTreeMap<Digest, BTreeSet<Tag>> = BTreeMap::new();
+    for (digest, tag) in found.into_iter().flatten() {
+        tags.entry(digest).or_default().insert(tag);
+    }
+    let tagged = tags.into_iter().map(|(digest, tags)| Garbage {
+        repository: repository.clone(),
+        digest,
+        tags,
+    });
+    Ok(tagged.collect())
+}
+
+/// When it was made, as far as it says so: a registry does not tell when it was pushed. What does not say is kept.
+async fn made(garbage: &Garbage) -> Result<Option<DateTime<Utc>>, Problem> {
+    let repository = &garbage.repository;
+    let mut found = manifest(repository, &garbage.digest).await?;
+    if let Some(first) = children(&found).first() {
+        found = manifest(repository, first).await?;
+    }
+    let found: Value = serde_json::from_slice(found.bytes()).unwrap_or_default();
+    if let Some(created) = found["annotations"]["org.opencontainers.image.created"].as_str() {
+        return Ok(created.parse().ok());
+    }
+    let Some(configuration) = found["config"]["digest"].as_str().and_then(|digest| digest.parse().ok()) else {
+        return Ok(None);
+    };
+    let configuration = repository.blob(&configuration, LARGEST_CONFIGURATION).await?;
+    let configuration: Value = serde_json::from_slice(&configuration).unwrap_or_default();
+    Ok(configuration["created"].as_str().and_then(|time| time.parse().ok()))
+}
+
+/// Takes it away: tags first, where the registry takes single tags, then the manifests with what tags they still have.
+///
+/// # Errors
+/// When the registry does not answer.
+pub async fn sweep(garbage: &[Garbage]) -> Result<Swept, Problem> {
+    let mut swept = Swept::default();
+    for Garbage { repository, digest, tags } in garbage {
+        for tag in tags {
+            if !matches!(repository.delete(tag).await?, Deleted::Gone) {
+                break;
+            }
+        }
+        match repository.delete(digest).await? {
+            Deleted::Gone | Deleted::WasNotThere => swept.gone += 1,
+            Deleted::Refused(words) => {
+                swept.refused = Some(words);
+                break;
+            }
+        }
+    }
+    Ok(swept)
+}

@@ -1,0 +1,391 @@
+//! Moves channels from one set of images to the next: the intent, the flips, the record.
+//!
+//! A registry offers no transaction across repositories and no compare-and-swap. What is promised instead: nothing moves
+//! before everything is there and verified; the window of the flips is short; a failure puts back what was moved; a run
+//! that is killed in the window leaves its intent, which the next one finishes; two at once are noticed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::{join_all, try_join_all};
+use tokio_util::sync::CancellationToken;
+
+use super::channel::{Channel, NEXT, RECORD, State, Stored, manifest, record_tag, tag};
+use super::repair;
+use crate::event::Events;
+use crate::git::Revision;
+use crate::problem::Problem;
+use crate::record::{Act, Entry, FORMAT, Record, Writer};
+use crate::reference::{Digest, ImageName, Reference};
+use crate::registry::{Deleted, Manifest, Remote};
+
+const ATTEMPTS: usize = 3;
+
+/// What a channel is to become.
+#[derive(Clone)]
+pub struct Change {
+    pub channel: Channel,
+    /// What it was when this was planned.
+    pub seen: State,
+    pub act: Act,
+    pub revision: Option<Revision>,
+    pub rolled_back: Option<Revision>,
+    /// What is put in, or in another's place. The digests are in the images' repositories.
+    pub images: BTreeMap<ImageName, Entry>,
+    pub removed: BTreeSet<ImageName>,
+}
+
+/// Carries out the changes as one act.
+///
+/// # Errors
+/// When it could not be done: why, and what the channels are now.
+pub async fn commit(changes: &[Change], writer: &Writer, cancel: &CancellationToken, events: &Events) -> Result<Vec<Stored>, Problem> {
+    let mut attempts = 1..=ATTEMPTS;
+    loop {
+        let last = attempts.next() == Some(ATTEMPTS);
+        match attempt(changes, writer, cancel, events).await {
+            Err(Stop::Overtaken) if !last => {}
+            Err(Stop::Overtaken) => {
+                return Err(as_it_was(
+                    &Problem::failed("others publish to the channel at this very moment"),
+                    changes,
+                ));
+            }
+            Err(Stop::Failed(error)) => return Err(error),
+            Ok(stored) => return Ok(stored),
+        }
+    }
+}
+
+enum Stop {
+    /// Somebody else's intent or record came in between; nothing of this attempt is left.
+    Overtaken,
+    Failed(Problem),
+}
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Self {
+        Self::Failed(problem)
+    }
+}
+
+async fn attempt(changes: &[Change], writer: &Writer, cancel: &CancellationToken, events: &Events) -> Result<Vec<Stored>, Stop> {
+    let prepared = try_join_all(changes.iter().map(|change| Move::prepare(change, changes, writer, events))).await;
+    let moves = prepared.map_err(|error| Stop::Failed(as_it_was(&error, changes)))?;
+    if cancel.is_cancelled() {
+        return Err(as_it_was(&Problem::interrupted(""), changes).into());
+    }
+    if let Err(stop) = announce(&moves).await {
+        return Err(match (stop, close(&moves).await) {
+            (Stop::Failed(error), Ok(())) => Stop::Failed(as_it_was(&error, changes)),
+            (Stop::Failed(error), Err(_)) => Stop::Failed(as_it_was(&error, changes).hint(MENDED)),
+            (Stop::Overtaken, _) => Stop::Overtaken,
+        });
+    }
+    match flip(&moves, cancel).await {
+        Ok(()) => {}
+        Err(Stop::Overtaken) => return Err(Stop::Overtaken),
+        Err(Stop::Failed(error)) => return Err(Stop::Failed(put_back(&moves, changes, &error).await)),
+    }
+    try_join_all(moves.iter().map(Move::keep))
+        .await
+        .map_err(|error| Stop::Failed(unrecorded(&error, changes)))?;
+    Ok(moves.into_iter().map(Move::stored).collect())
+}
+
+const MENDED: &str = "the next run finishes what was begun";
+
+fn addresses(changes: &[Change]) -> String {
+    let addresses: Vec<_> = changes.iter().map(|change| change.channel.address()).collect();
+    addresses.join(" and ")
+}
+
+fn unchanged(changes: &[Change]) -> String {
+    let verb = if changes.len() == 1 { "is as it was" } else { "are as they were" };
+    format!("{} {verb}", addresses(changes))
+}
+
+fn as_it_was(error: &Problem, changes: &[Change]) -> Problem {
+    error.leaving(&unchanged(changes))
+}
+
+fn unrecorded(error: &Problem, changes: &[Change]) -> Problem {
+    error
+        .leaving(&format!("{} has the new images, and no record of them yet", addresses(changes)))
+        .hint(MENDED)
+}
+
+/// A change with all that carrying it out needs.
+struct Move<'c> {
+    change: &'c Change,
+    base: Option<Stored>,
+    record: Record,
+    intent: Manifest,
+    flips: Vec<Flip>,
+}
+
+struct Flip {
+    image: ImageName,
+    reference: Reference,
+    repository: Remote,
+    to: Manifest,
+    before: Option<Manifest>,
+}
+
+impl<'c> Move<'c> {
+    async fn prepare(change: &'c Change, changes: &[Change], writer: &Writer, events: &Events) -> Result<Self, Problem> {
+        let base = repair::settled(&change.channel, events).await?.record;
+        refuse_conflict(change, base.as_ref())?;
+        let flips = try_join_all(
+            change
+                .images
+                .iter()
+                .map(|(image, entry)| Flip::prepare(&change.channel, image, &entry.digest)),
+        )
+        .await?;
+        let flips: Vec<Flip> = flips.into_iter().flatten().collect();
+        let record = coming(change, changes, base.as_ref(), &flips, writer);
+        let intent = change.channel.upload(&record).await?;
+        Ok(Self {
+            change,
+            base,
+            record,
+            intent,
+            flips,
+        })
+    }
+
+    fn channel(&self) -> &Channel {
+        &self.change.channel
+    }
+
+    async fn is_announced(&self) -> Result<bool, Problem> {
+        let next = self.channel().home().head(&tag(NEXT)).await?;
+        Ok(next.is_some_and(|next| next.digest == *self.intent.digest()))
+    }
+
+    async fn is_on_its_base(&self) -> Result<bool, Problem> {
+        let record = self.channel().home().head(&tag(RECORD)).await?;
+        Ok(record.map(|record| record.digest) == self.base.as_ref().map(|base| base.manifest.digest().clone()))
+    }
+
+    /// Puts the record under its names. From then on the act is history.
+    async fn keep(&self) -> Result<(), Problem> {
+        let name = record_tag(self.record.sequence, self.intent.digest());
+        self.channel().tag(&name, &self.intent).await?;
+        self.channel().tag(RECORD, &self.intent).await
+    }
+
+    fn stored(self) -> Stored {
+        Stored {
+            record: self.record,
+            manifest: self.intent,
+        }
+    }
+}
+
+impl Flip {
+    /// None where `latest` has the digest already.
+    async fn prepare(channel: &Channel, image: &ImageName, digest: &Digest) -> Result<Option<Self>, Problem> {
+        let reference = channel.name.reference(&channel.registry, image)?;
+        let repository = channel.repository(image)?;
+        let (to, before) = tokio::join!(manifest(&repository, digest), repository.head(reference.tag()));
+        let (to, before) = (to?, before?);
+        let before = match before {
+            Some(before) if before.digest == *digest => return Ok(None),
+            Some(before) => repository.get(&before.digest).await?,
+            None => None,
+        };
+        Ok(Some(Self {
+            image: image.clone(),
+            reference,
+            repository,
+            to,
+            before,
+        }))
+    }
+
+    async fn latest(&self) -> Result<Option<Digest>, Problem> {
+        let latest = self.repository.head(self.reference.tag()).await?;
+        Ok(latest.map(|descriptor| descriptor.digest))
+    }
+
+    async fn put(&self, manifest: &Manifest) -> Result<(), Problem> {
+        Ok(self.repository.put(self.reference.tag(), manifest).await?)
+    }
+
+    /// Makes `latest` what it was, if it is ours. False where it did not exist and the registry cannot take a tag away.
+    async fn undo(&self) -> Result<bool, Problem> {
+        if self.latest().await?.as_ref() != Some(self.to.digest()) {
+            return Ok(true);
+        }
+        match &self.before {
+            Some(before) => self.put(before).await.map(|()| true),
+            None => Ok(matches!(
+                self.repository.delete(self.reference.tag()).await?,
+                Deleted::Gone | Deleted::WasNotThere
+            )),
+        }
+    }
+}
+
+/// Somebody else may have published other images meanwhile; of the same ones, one of the two has to look again.
+fn refuse_conflict(change: &Change, base: Option<&Stored>) -> Result<(), Problem> {
+    let Some(base) = base else { return Ok(()) };
+    if change.seen.digest() == Some(base.manifest.digest()) {
+        return Ok(());
+    }
+    let was = |image: &ImageName| change.seen.record.as_ref().and_then(|seen| seen.record.images.get(image));
+    let conflict = change.images.iter().find(|(image, entry)| {
+        let is = base.record.images.get(*image).map(|is| &is.digest);
+        is != was(image).map(|was| &was.digest) && is != Some(&entry.digest)
+    });
+    match conflict {
+        None => Ok(()),
+        Some((image, _)) => {
+            let Writer { user, host, at, .. } = &base.record.writer;
+            Err(Problem::failed(format!(
+                "{user} on {host} published `{image}` to {} meanwhile (record {}, {at})",
+                change.channel.address(),
+                base.record.sequence
+            ))
+            .hint("run again to publish over it"))
+        }
+    }
+}
+
+/// The record that the change makes, on top of `base`.
+fn coming(change: &Change, changes: &[Change], base: Option<&Stored>, flips: &[Flip], writer: &Writer) -> Record {
+    let channel = change.channel.address();
+    let mut images = base.map(|base| base.record.images.clone()).unwrap_or_default();
+    images.retain(|image, _| !change.removed.contains(image));
+    images.extend(change.images.clone());
+    let before = flips
+        .iter()
+        .map(|flip| (flip.image.clone(), flip.before.as_ref().map(|before| before.digest().clone())));
+    Record {
+        format: FORMAT,
+        sequence: base.map_or(0, |base| base.record.sequence) + 1,
+        act: change.act.clone(),
+        writer: writer.clone(),
+        previous: base.map(|base| base.manifest.digest().clone()),
+        revision: change.revision.clone(),
+        rolled_back: change.rolled_back.clone(),
+        together_with: changes
+            .iter()
+            .map(|change| change.channel.address())
+            .find(|other| *other != channel),
+        before: before.collect(),
+        images,
+        channel,
+    }
+}
+
+/// Says what is coming, for all channels before anything moves, and looks that nobody else has said so at the same time.
+async fn announce(moves: &[Move<'_>]) -> Result<(), Stop> {
+    try_join_all(moves.iter().map(|act| act.channel().tag(NEXT, &act.intent))).await?;
+    for act in moves {
+        let (announced, on_its_base) = tokio::join!(act.is_announced(), act.is_on_its_base());
+        if !(announced? && on_its_base?) {
+            let _ = close(moves).await;
+            return Err(Stop::Overtaken);
+        }
+    }
+    Ok(())
+}
+
+/// Takes the intents back that are still ours.
+async fn close(moves: &[Move<'_>]) -> Result<(), Problem> {
+    for act in moves {
+        if act.is_announced().await? {
+            withdraw(act.channel(), act.base.as_ref()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the intent what the record is. Where there is no record, it becomes one of nothing, with the number 0.
+pub(super) async fn withdraw(channel: &Channel, base: Option<&Stored>) -> Result<(), Problem> {
+    if let Some(base) = base {
+        return channel.tag(NEXT, &base.manifest).await;
+    }
+    let nothing = Record {
+        format: FORMAT,
+        channel: channel.address(),
+        sequence: 0,
+        act: Act::Push,
+        writer: Writer::new(String::new(), String::new()),
+        previous: None,
+        revision: None,
+        rolled_back: None,
+        together_with: None,
+        images: BTreeMap::new(),
+        before: BTreeMap::new(),
+    };
+    let nothing = channel.upload(&nothing).await?;
+    channel.tag(NEXT, &nothing).await
+}
+
+async fn flip(moves: &[Move<'_>], cancel: &CancellationToken) -> Result<(), Stop> {
+    let flips = || moves.iter().flat_map(|act| &act.flips);
+    // each one is waited for, so that what is put back is known
+    let flipped = join_all(flips().map(async |flip| {
+        if cancel.is_cancelled() {
+            return Err(Problem::interrupted(""));
+        }
+        flip.put(&flip.to).await
+    }))
+    .await;
+    flipped.into_iter().collect::<Result<(), Problem>>()?;
+    settle(moves).await
+}
+
+/// Another machine may have begun in the same instant. The intent that stands decides whose images stay.
+async fn settle(moves: &[Move<'_>]) -> Result<(), Stop> {
+    for _ in 0..ATTEMPTS {
+        let announced = try_join_all(moves.iter().map(Move::is_announced)).await?;
+        if announced.contains(&false) {
+            for act in moves {
+                repair::yield_to_others(act.channel(), act.flips.iter().map(|flip| &flip.image)).await?;
+            }
+            return Err(Stop::Overtaken);
+        }
+        let flips: Vec<&Flip> = moves.iter().flat_map(|act| &act.flips).collect();
+        let latest = try_join_all(flips.iter().map(|flip| flip.latest())).await?;
+        let strays: Vec<_> = flips
+            .into_iter()
+            .zip(latest)
+            .filter(|(flip, latest)| latest.as_ref() != Some(flip.to.digest()))
+            .collect();
+        if strays.is_empty() {
+            return Ok(());
+        }
+        try_join_all(strays.into_iter().map(|(flip, _)| flip.put(&flip.to))).await?;
+    }
+    Err(Stop::Overtaken)
+}
+
+async fn put_back(moves: &[Move<'_>], changes: &[Change], error: &Problem) -> Problem {
+    let undone = join_all(moves.iter().flat_map(|act| &act.flips).map(async |flip| (flip, flip.undo().await))).await;
+    let failed = undone.iter().any(|(_, undone)| undone.is_err());
+    let left: Vec<_> = undone
+        .iter()
+        .filter(|(_, undone)| matches!(undone, Ok(false)))
+        .map(|(flip, _)| flip.reference.to_string())
+        .collect();
+    if failed {
+        let state = format!(
+            "what was moved could not be put back, so {} may hold old and new images side by side",
+            addresses(changes)
+        );
+        return error.leaving(&state).hint(MENDED);
+    }
+    let closed = close(moves).await;
+    let mut problem = as_it_was(error, changes);
+    if !left.is_empty() {
+        problem = problem.hint(format!(
+            "this registry cannot take a tag away; these did not exist before, and stay: {}",
+            left.join(", ")
+        ));
+    }
+    if closed.is_err() { problem.hint(MENDED) } else { problem }
+}

@@ -1,0 +1,19 @@
+//! A channel as a thing with a state: what is in it, and how it becomes something else, all or nothing.
+
+mod ask;
+mod channel;
+mod clean;
+mod commit;
+mod copy;
+mod history;
+mod list;
+mod repair;
+
+pub use ask::{Answers, Standing, ask, look_up};
+pub use channel::{Channel, State, Stored, keep, record_tag, staged_tag, tag};
+pub use clean::{Garbage, Swept, everything, garbage, sweep};
+pub use commit::{Change, commit};
+pub use copy::copy;
+pub use history::{Difference, Held, back_to, differences, held, history, missing, record_of};
+pub use list::list;
+pub use repair::{intent, is_gone, settled};

@@ -1,0 +1,220 @@
+//! Answers: what they say, and what is wrong with them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::header::{LOCATION, RETRY_AFTER};
+use hyper::{HeaderMap, Method, Response, StatusCode};
+use serde::Deserialize;
+use url::Url;
+
+use super::ask::Ask;
+use super::challenge::{Bearer, Challenge};
+use super::content::ByteStream;
+use super::error::{Again, Error, Kind, quoted};
+use super::host::Host;
+use super::transport::{Cause, Failure};
+use crate::credentials::{Credential, Right, forbidden_hint, unauthorized_hint};
+
+const LONGEST_ERROR: usize = 64 * 1024;
+
+pub(super) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// Where it came from.
+    pub url: Url,
+    /// Not where the registry sent us for a blob.
+    pub from_registry: bool,
+    body: Incoming,
+    host: Arc<Host>,
+    subject: String,
+    asked_for: Right,
+}
+
+impl Answer {
+    pub(super) fn new(response: Response<Incoming>, url: Url, host: &Arc<Host>, ask: &Ask) -> Self {
+        let (head, body) = response.into_parts();
+        let reads = ask.method == Method::GET || ask.method == Method::HEAD;
+        Self {
+            status: head.status,
+            headers: head.headers,
+            url,
+            from_registry: true,
+            body,
+            host: Arc::clone(host),
+            subject: ask.subject.clone(),
+            asked_for: if reads { Right::Pull } else { Right::Push },
+        }
+    }
+
+    /// The answer, if its status is one of these; else an error with what the registry said.
+    pub(super) async fn expect(self, right: &[StatusCode]) -> Result<Self, Error> {
+        if right.contains(&self.status) {
+            return Ok(self);
+        }
+        Err(self.refused().await)
+    }
+
+    pub(super) async fn refused(self) -> Error {
+        let (host, subject, status) = (Arc::clone(&self.host), self.subject.clone(), self.status.as_u16());
+        if !self.from_registry {
+            let what = format!("{}, where the registry sends us, answered {status}", authority(&self.url));
+            return Error::malformed(&subject, what);
+        }
+        let (known, asked_for) = (self.knows_us(), self.asked_for);
+        let said = self.said().await;
+        let error = |kind, what: &str| Error::new(kind, format!("{subject}: {what} ({said})"));
+        match status {
+            401 | 403 => {
+                let credential = host.credential().await.unwrap_or(Credential::Anonymous);
+                let hint = if known && credential != Credential::Anonymous {
+                    let repository = subject.split(": ").next().unwrap_or_default();
+                    forbidden_hint(&host.name, repository, asked_for)
+                } else {
+                    unauthorized_hint(&host.name, &credential)
+                };
+                if status == 403 || known && credential != Credential::Anonymous {
+                    error(Kind::Denied, "the registry does not allow it").hint(hint)
+                } else {
+                    error(Kind::Unauthorized, "the registry does not know you").hint(hint)
+                }
+            }
+            404 => error(Kind::NotFound, "it is not there"),
+            405 | 501 => error(Kind::Unsupported, "the registry does not do this"),
+            _ => Error::malformed(&subject, format!("the registry answered {said}")),
+        }
+    }
+
+    /// A token server gives a token for less than what was asked for, and the registry then says so with 401.
+    fn knows_us(&self) -> bool {
+        let challenge = Challenge::of(&self.headers);
+        let insufficient = matches!(challenge, Some(Challenge::Bearer(Bearer { error: Some(error), .. })) if error == "insufficient_scope");
+        self.status == StatusCode::FORBIDDEN || insufficient
+    }
+
+    pub(super) async fn come_back_later(self) -> Error {
+        let after = self.header(RETRY_AFTER.as_str()).and_then(|seconds| seconds.trim().parse().ok());
+        let again = after.map_or(Again::Soon, |seconds| Again::After(Duration::from_secs(seconds)));
+        let asks = after.map_or(String::new(), |seconds| format!(" and asks to be left alone for {seconds} s"));
+        let (subject, place) = (self.subject.clone(), authority(&self.url));
+        let said = self.said().await;
+        Error::new(Kind::Unavailable, format!("{subject}: {place} answered {said}{asks}")).again(again)
+    }
+
+    /// The status, and what the body says in the words of the distribution API.
+    pub(super) async fn said(self) -> String {
+        #[derive(Deserialize)]
+        struct Errors {
+            errors: Vec<Said>,
+        }
+        #[derive(Deserialize)]
+        struct Said {
+            #[serde(default)]
+            code: String,
+            #[serde(default)]
+            message: String,
+        }
+        let status = self.status.as_u16();
+        let body = self.bytes(LONGEST_ERROR).await.unwrap_or_default();
+        let errors = serde_json::from_slice(&body).map_or(Vec::new(), |Errors { errors }| errors);
+        let words = errors.iter().map(|said| format!("{} {}", said.code, said.message));
+        quoted(&format!("{status} {}", words.collect::<Vec<_>>().join("; ")))
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Where the answer sends us, never from HTTPS to plain HTTP.
+    pub(super) fn location(&self) -> Result<Url, Error> {
+        let malformed = |what: &str| Error::malformed(&self.subject, what);
+        let location = self.header(LOCATION.as_str());
+        let location = location.ok_or_else(|| malformed("the registry does not say where to go on"))?;
+        let url = self.url.join(location);
+        let url = url.map_err(|_| malformed("where the registry sends us is no URL"))?;
+        if self.url.scheme() == "https" && url.scheme() != "https" {
+            return Err(malformed("the registry sends us from HTTPS to plain HTTP")
+                .hint("behind a proxy that ends TLS, a registry must be told so (`http.host`, or `X-Forwarded-Proto`)"));
+        }
+        Ok(url)
+    }
+
+    /// The whole body.
+    pub(super) async fn bytes(self, most: usize) -> Result<Bytes, Error> {
+        let too_long = Error::malformed(&self.subject, format!("the answer is longer than {most} bytes"));
+        let mut stream = self.stream();
+        let mut bytes = BytesMut::new();
+        while let Some(part) = stream.next().await {
+            let part = part?;
+            if bytes.len() + part.len() > most {
+                return Err(too_long);
+            }
+            bytes.extend_from_slice(&part);
+        }
+        Ok(bytes.freeze())
+    }
+
+    fn stream(self) -> impl Stream<Item = Result<Bytes, Error>> + Send + Unpin {
+        let Self {
+            body, host, subject, url, ..
+        } = self;
+        Box::pin(futures_util::stream::try_unfold((body, host), move |(mut body, host)| {
+            let (subject, url) = (subject.clone(), url.clone());
+            async move {
+                loop {
+                    let failed = |failure| unavailable(&subject, &url, failure);
+                    let frame = host.transport.patiently(body.frame()).await.map_err(failed)?;
+                    match frame.transpose().map_err(|error| failed(Failure::of(&error, Cause::Broken)))? {
+                        None => return Ok(None),
+                        Some(frame) => {
+                            if let Ok(data) = frame.into_data() {
+                                return Ok(Some((data, (body, host))));
+                            }
+                        }
+                    }
+                }
+            }
+        }))
+    }
+
+    pub(super) fn into_stream(self) -> ByteStream {
+        Box::pin(self.stream().map(|part| part.map_err(Into::into)))
+    }
+}
+
+pub(super) fn unavailable(subject: &str, url: &Url, failure: Failure) -> Error {
+    let place = authority(url);
+    let reason = quoted(&failure.reason);
+    let error = match failure.cause {
+        Cause::Content(Some(error)) => return *error,
+        Cause::Content(None) => {
+            return Error::new(Kind::Content, format!("{subject}: what is to be uploaded cannot be read: {reason}"));
+        }
+        Cause::Untrusted => {
+            return Error::new(
+                Kind::Unavailable,
+                format!("{subject}: the certificate of {place} is not trusted: {reason}"),
+            )
+            .caused_by(failure.io)
+            .hint(format!(
+                "put the CA that signed it into /etc/docker/certs.d/{place}/ca.crt, or name a file of CAs in SSL_CERT_FILE"
+            ));
+        }
+        Cause::NoTls => Error::new(Kind::Unavailable, format!("{subject}: {place} does not speak TLS: {reason}"))
+            .hint(format!("where plain HTTP is right, list {place} under `insecure_registries`")),
+        Cause::NotConnected => Error::new(Kind::Unavailable, format!("{subject}: {place} cannot be reached: {reason}"))
+            .hint("is it up, is its name right, does it need a proxy (HTTPS_PROXY)?"),
+        Cause::Broken => Error::new(Kind::Unavailable, format!("{subject}: the connection to {place} broke: {reason}")),
+    };
+    error.caused_by(failure.io).again(Again::Soon)
+}
+
+/// `host` or `host:port`.
+pub(super) fn authority(url: &Url) -> String {
+    let host = quoted(url.host_str().unwrap_or_default());
+    url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}"))
+}

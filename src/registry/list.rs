@@ -1,0 +1,219 @@
+//! Lists of tags and repositories, page by page.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use hyper::header::LINK;
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use url::Url;
+
+use super::ask::Ask;
+use super::error::Error;
+use super::host::Host;
+use super::retry::retried;
+use super::tokens::Scope;
+use super::{Client, Remote};
+use crate::reference::{Digest, Repository, Tag, is_component};
+
+const A_PAGE: usize = 1000;
+const MOST_PAGES: usize = 1000;
+const MOST_ENTRIES: usize = 200_000;
+/// Google gives all tags with what they name in one answer.
+const LONGEST_PAGE: usize = 64 * 1024 * 1024;
+
+/// What is in a repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    pub tags: BTreeSet<Tag>,
+    /// Google: the next components of the repositories below this one.
+    pub children: BTreeSet<String>,
+    /// Google: every manifest, those without a tag too. Empty elsewhere.
+    pub manifests: BTreeMap<Digest, Listed>,
+}
+
+/// What a listing says of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub tags: BTreeSet<Tag>,
+    /// With its layers, in bytes.
+    pub size: Option<u64>,
+    pub uploaded: Option<SystemTime>,
+}
+
+impl Remote {
+    /// The tags, and at Google's registries what is below and what the tags name; `None` where there is no such repository.
+    ///
+    /// # Errors
+    /// When the registry does not say.
+    pub async fn tags(&self) -> Result<Option<Listing>, Error> {
+        let (path, scope) = (self.path("tags/list"), Scope::pull(self.repository.path()));
+        let pages = pages::<TagsPage>(&self.host, &path, &scope, &self.subject("its tags")).await?;
+        let Some(pages) = pages else { return Ok(None) };
+        let mut listing = Listing::default();
+        for page in pages {
+            listing.tags.extend(valid_tags(page.tags.unwrap_or_default()));
+            listing
+                .children
+                .extend(page.child.unwrap_or_default().into_iter().filter(|child| is_component(child)));
+            for (digest, entry) in page.manifest.unwrap_or_default() {
+                let Ok(digest) = digest.parse::<Digest>() else { continue };
+                listing.manifests.insert(digest, entry.into());
+            }
+        }
+        Ok(Some(listing))
+    }
+}
+
+impl Client {
+    /// Every repository of a registry, as far as it tells; none where it has no catalog.
+    ///
+    /// # Errors
+    /// `Denied`, `Unauthorized` or `Unsupported` where the registry does not tell.
+    pub async fn catalog(&self, host: &str) -> Result<Option<Vec<Repository>>, Error> {
+        let subject = format!("{host}: its catalog");
+        let pages = pages::<CatalogPage>(&self.host(host), "v2/_catalog", &Scope::catalog(), &subject).await?;
+        let Some(pages) = pages else { return Ok(None) };
+        let names = pages.into_iter().flat_map(|page| page.repositories.unwrap_or_default());
+        // a name that is none cannot be asked for
+        let repositories = names.filter_map(|name| format!("{host}/{name}").parse().ok());
+        Ok(Some(repositories.collect()))
+    }
+}
+
+trait Page: DeserializeOwned {
+    fn entries(&self) -> usize;
+}
+
+#[derive(Deserialize)]
+struct TagsPage {
+    tags: Option<Vec<String>>,
+    child: Option<Vec<String>>,
+    manifest: Option<BTreeMap<String, Entry>>,
+}
+
+impl Page for TagsPage {
+    fn entries(&self) -> usize {
+        self.tags.as_ref().map_or(0, Vec::len) + self.child.as_ref().map_or(0, Vec::len) + self.manifest.as_ref().map_or(0, BTreeMap::len)
+    }
+}
+
+#[derive(Deserialize)]
+struct CatalogPage {
+    repositories: Option<Vec<String>>,
+}
+
+impl Page for CatalogPage {
+    fn entries(&self) -> usize {
+        self.repositories.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// Source: go-containerregistry's `pkg/v1/google/list.go`. Numbers come as strings.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    image_size_bytes: Option<Value>,
+    time_uploaded_ms: Option<Value>,
+    tag: Option<Vec<String>>,
+}
+
+impl From<Entry> for Listed {
+    fn from(entry: Entry) -> Self {
+        let number = |value: Option<Value>| match value? {
+            Value::String(text) => text.parse().ok(),
+            value => value.as_u64(),
+        };
+        let uploaded = number(entry.time_uploaded_ms).map(Duration::from_millis);
+        Self {
+            tags: valid_tags(entry.tag.unwrap_or_default()).collect(),
+            size: number(entry.image_size_bytes),
+            uploaded: uploaded.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)),
+        }
+    }
+}
+
+fn valid_tags(tags: Vec<String>) -> impl Iterator<Item = Tag> {
+    tags.into_iter().filter_map(|tag| tag.parse().ok())
+}
+
+/// All pages from `path` on; `None` where there is nothing.
+async fn pages<P: Page>(host: &Arc<Host>, path: &str, scope: &Scope, subject: &str) -> Result<Option<Vec<P>>, Error> {
+    let first = format!("{path}?n={A_PAGE}");
+    let mut ask = Ask::new(Method::GET, first, scope.clone(), subject.to_owned());
+    let (mut found, mut entries): (Vec<P>, _) = (Vec::new(), 0);
+    for _ in 0..MOST_PAGES {
+        let Some((bytes, next)) = retried(|| page(host, &ask)).await? else {
+            return Ok(None);
+        };
+        let page: P = serde_json::from_slice(&bytes).map_err(|_| Error::malformed(subject, "the registry's list is none"))?;
+        entries += page.entries();
+        if entries > MOST_ENTRIES {
+            break;
+        }
+        found.push(page);
+        match next {
+            None => return Ok(Some(found)),
+            Some(next) => ask = ask.at(next),
+        }
+    }
+    Err(Error::malformed(subject, "the registry's list does not end"))
+}
+
+async fn page(host: &Arc<Host>, ask: &Ask) -> Result<Option<(Bytes, Option<Url>)>, Error> {
+    let answer = host.attempt(ask).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    let answer = answer.expect(&[StatusCode::OK]).await?;
+    let next = answer.header(LINK.as_str()).and_then(next_of);
+    let next = next.and_then(|next| answer.url.join(next).ok());
+    if next.as_ref().is_some_and(|next| next.origin() != answer.url.origin()) {
+        return Err(Error::malformed(&ask.subject, "the registry's list goes on at another host"));
+    }
+    Ok(Some((answer.bytes(LONGEST_PAGE).await?, next)))
+}
+
+/// The target of `<...>; rel="next"` (RFC 8288).
+fn next_of(link: &str) -> Option<&str> {
+    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let is_next = |parameter: &str| {
+        let parameter = parameter.trim().to_ascii_lowercase();
+        parameter == "rel=\"next\"" || parameter == "rel=next"
+    };
+    parameters.split([';', ',']).any(is_next).then_some(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_in_the_link() {
+        assert_eq!(next_of("</v2/_catalog?last=b&n=2>; rel=\"next\""), Some("/v2/_catalog?last=b&n=2"));
+        assert_eq!(next_of("<http://h/x>;rel=next"), Some("http://h/x"));
+        for none in ["", "</x>", "</x>; rel=\"prev\"", "/x; rel=next", "<"] {
+            assert_eq!(next_of(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn googles_list_tells_of_manifests_and_what_is_below() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let text = format!(
+            r#"{{"child":["kevin","Bad/"],"manifest":{{"{digest}":{{"imageSizeBytes":"7","layerId":"","mediaType":"m",
+                "tag":["latest","no tag"],"timeCreatedMs":"0","timeUploadedMs":"1500"}},"sha256:bad":{{}}}},
+                "name":"lattice-dev","tags":["latest"]}}"#
+        );
+        let page: TagsPage = serde_json::from_str(&text).expect("a page");
+        assert_eq!(page.entries(), 5);
+        let listed: Listed = page.manifest.expect("manifests").remove(&digest).expect("an entry").into();
+        assert_eq!(listed.tags, BTreeSet::from([Tag::latest()]));
+        assert_eq!(listed.size, Some(7));
+        assert_eq!(listed.uploaded, Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1500)));
+    }
+}

@@ -1,0 +1,345 @@
+//! Carries a release out: obtains what is missing, stages it while others still build, then moves the channels.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Error;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+
+use super::Release;
+use crate::context;
+use crate::docker::{Built, Pushed};
+use crate::dockerfile::Reads;
+use crate::event::{Event, Events, Settled};
+use crate::execute::{self, Limits, OnFailure, Outcome};
+use crate::fingerprint::remember_whole;
+use crate::git::Revision;
+use crate::layers::Layers;
+use crate::plan::Work;
+use crate::problem::Problem;
+use crate::publish::{Change, Channel, Standing, Stored, commit, keep, staged_tag, tag};
+use crate::record::{Act, Entry, Writer};
+use crate::reference::{Digest, Reference};
+use crate::run::{Builds, Have, Workshop};
+use crate::summary::{Fate, Row};
+
+/// Who publishes what.
+#[derive(Clone, Debug)]
+pub struct Author {
+    pub writer: Writer,
+    /// What is checked out, where the images come from a repository.
+    pub revision: Option<Revision>,
+    /// Whether a record is written though no image moves.
+    pub record_anyway: bool,
+}
+
+/// What came of a release.
+pub struct Carried<'p> {
+    pub rows: Vec<Row<'p>>,
+    /// Why the channels were not moved, where every image was ready.
+    pub problem: Option<Problem>,
+    /// The records that the channels have now.
+    pub records: Vec<Stored>,
+}
+
+/// Without a `workshop` nothing is built; [`Release::to_build`] tells whether there has to be one.
+pub async fn carry_out<'p>(
+    release: &Release<'p>,
+    workshop: Option<&Workshop>,
+    author: &Author,
+    limits: &Limits,
+    events: &Events,
+) -> Carried<'p> {
+    let carrying = Carrying {
+        release,
+        limits,
+        events,
+        layers: Layers::default(),
+        permits: Semaphore::new(limits.jobs),
+        builds: Builds::new(release.plan, workshop, release.sources.digests(), events),
+    };
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let (obtained, staged) = tokio::join!(carrying.obtain(sender), carrying.stage_all(receiver));
+    if let Some(workshop) = workshop {
+        workshop.tidy(limits).await;
+    }
+    let digests = carrying.digests(&obtained, &staged);
+    let committed = match digests {
+        Some(digests) => Some(carrying.commit(&digests, author).await),
+        None => None,
+    };
+    let published = matches!(committed, Some(Ok(_)));
+    let (records, problem) = match committed {
+        Some(Ok(records)) => (records, None),
+        Some(Err(problem)) => (Vec::new(), Some(problem)),
+        None => (Vec::new(), None),
+    };
+    Carried {
+        rows: carrying.rows(obtained, staged, published),
+        problem,
+        records,
+    }
+}
+
+struct Carrying<'p, 'r> {
+    release: &'r Release<'p>,
+    limits: &'r Limits,
+    events: &'r Events,
+    layers: Layers,
+    permits: Semaphore,
+    builds: Builds<'p, 'r>,
+}
+
+impl<'p> Carrying<'p, '_> {
+    /// Builds and copies what is missing. What is built goes to `built` for staging, at once.
+    async fn obtain(&self, built: mpsc::UnboundedSender<(usize, Built)>) -> Vec<Outcome<Have>> {
+        let Release {
+            plan, standing, needed, ..
+        } = self.release;
+        let missing = |index: usize| needed[index] && standing[index] == Standing::Missing;
+        let steps = plan.steps.iter().enumerate();
+        let needs: Vec<_> = steps
+            .map(|(index, step)| if missing(index) { step.needs() } else { Vec::new() })
+            .collect();
+        execute::run(&needs, self.limits, async |index, given| {
+            let have = self.obtain_one(index, &given).await?;
+            if let Have::Built(image) = &have {
+                // nobody listens any more when the run was stopped
+                let _ = built.send((index, image.clone()));
+            }
+            Ok(have)
+        })
+        .await
+    }
+
+    async fn obtain_one(&self, index: usize, given: &[Have]) -> Result<Have, Error> {
+        let (step, release) = (&self.release.plan.steps[index], self.release);
+        let published = |digest: &Digest| Have::Published {
+            image: format!("{}@{digest}", step.reference.repository()),
+        };
+        let settled = |how| {
+            self.events.send(Event::Settled { step: step.label(), how });
+        };
+        match &release.standing[index] {
+            Standing::UpToDate(digest) => {
+                settled(Settled::UpToDate);
+                Ok(published(digest))
+            }
+            Standing::Staged(digest) => {
+                settled(Settled::BuiltBefore);
+                Ok(published(digest))
+            }
+            Standing::Elsewhere { channel, digest } => {
+                let from = &release.places.sources(step.variant)[*channel];
+                self.builds.timed(index, self.copy(index, from, digest)).await?;
+                settled(Settled::Copied {
+                    from: from.name.to_string(),
+                });
+                Ok(published(digest))
+            }
+            Standing::Missing if !release.needed[index] => {
+                settled(Settled::NotNeeded);
+                Ok(Have::Nothing)
+            }
+            Standing::Missing => {
+                let have = self.builds.build(index, given, &[self.staged(index)?]).await?;
+                if let Have::Built(built) = &have {
+                    self.refuse_what_read_more(index, built)?;
+                }
+                Ok(have)
+            }
+        }
+    }
+
+    /// An image must not stand under a fingerprint that left out what it was built from.
+    fn refuse_what_read_more(&self, index: usize, built: &Built) -> Result<(), Error> {
+        let (step, sources) = (&self.release.plan.steps[index], &self.release.sources);
+        let Work::Build { build, .. } = &step.work else { return Ok(()) };
+        let print = &sources.prints[index];
+        if print.whole || built.reads != Reads::Whole || context::reads(build)? == Reads::Whole {
+            return Ok(());
+        }
+        if let Some(cache) = &sources.cache {
+            remember_whole(cache, &print.fingerprint)?;
+        }
+        let problem = Problem::failed("an image that it is FROM reads more of the context (ONBUILD) than its Dockerfile tells");
+        Err(problem.hint("this is known from now on: run again").into())
+    }
+
+    async fn copy(&self, index: usize, from: &Channel, digest: &Digest) -> Result<(), Problem> {
+        let (step, release) = (&self.release.plan.steps[index], self.release);
+        let (source, target) = (
+            from.repository(&step.image)?,
+            release.places.of(step.variant).repository(&step.image)?,
+        );
+        self.events.send(Event::Copying {
+            step: step.label(),
+            from: source.repository().to_string(),
+        });
+        target
+            .copy(&source, digest, &[tag(&staged_tag(&release.sources.prints[index].fingerprint))])
+            .await?;
+        keep(&target, digest).await
+    }
+
+    /// Brings what is built to the registry, while others still build.
+    async fn stage_all(&self, mut built: UnboundedReceiver<(usize, Built)>) -> BTreeMap<usize, Outcome<Pushed>> {
+        let mut outcomes = BTreeMap::new();
+        let mut staging = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some((index, outcome)) = staging.next(), if !staging.is_empty() => {
+                    if matches!(outcome, Outcome::Failed(_)) && self.limits.on_failure == OnFailure::Stop {
+                        self.limits.cancel.cancel();
+                    }
+                    outcomes.insert(index, outcome);
+                }
+                Some((index, image)) = built.recv() => staging.push(async move { (index, self.stage(index, &image).await) }),
+                else => return outcomes,
+            }
+        }
+    }
+
+    async fn stage(&self, index: usize, image: &Built) -> Outcome<Pushed> {
+        let label = self.release.plan.steps[index].label();
+        let staging = self.layers.send(&image.layers, async {
+            let _permit = self.permits.acquire().await;
+            self.builds.timed(index, self.stage_one(index, image)).await
+        });
+        let result = tokio::select! {
+            biased;
+            () = self.limits.cancel.cancelled() => return Outcome::Stopped,
+            result = staging => result,
+        };
+        self.events.send(match &result {
+            Ok(pushed) => Event::Pushed {
+                step: label,
+                digest: pushed.digest.clone(),
+                elapsed: self.builds.elapsed(index),
+            },
+            Err(error) => Event::PushFailed {
+                step: label,
+                message: format!("{error:#}"),
+            },
+        });
+        result.map_or_else(Outcome::Failed, Outcome::Done)
+    }
+
+    /// What is built goes to the registry by this name first.
+    fn staged(&self, index: usize) -> Result<Reference, Problem> {
+        let (step, release) = (&self.release.plan.steps[index], self.release);
+        let repository = release.places.of(step.variant).repository(&step.image)?;
+        Ok(repository
+            .repository()
+            .tagged(tag(&staged_tag(&release.sources.prints[index].fingerprint))))
+    }
+
+    async fn stage_one(&self, index: usize, image: &Built) -> Result<Pushed, Error> {
+        let (step, release) = (&self.release.plan.steps[index], self.release);
+        let repository = release.places.of(step.variant).repository(&step.image)?;
+        let staged = self.staged(index)?;
+        self.events.send(Event::Pushing {
+            step: step.label(),
+            reference: staged.to_string(),
+        });
+        let engine = &self.builds.workshop().engine;
+        let pushed = engine.push_as(image, &staged, &step.label(), self.events).await?;
+        keep(&repository, &pushed.digest).await?;
+        Ok(pushed)
+    }
+
+    /// The digest of every image that is to be in the channels; none where one could not be had.
+    fn digests(&self, obtained: &[Outcome<Have>], staged: &BTreeMap<usize, Outcome<Pushed>>) -> Option<BTreeMap<usize, Digest>> {
+        let digest = |index: usize| match &self.release.standing[index] {
+            Standing::UpToDate(digest) | Standing::Staged(digest) => Some(digest.clone()),
+            Standing::Elsewhere { digest, .. } => obtained[index].done().map(|_| digest.clone()),
+            Standing::Missing => staged.get(&index)?.done().map(|pushed| pushed.digest.clone()),
+        };
+        if obtained.iter().any(|outcome| outcome.done().is_none()) {
+            return None;
+        }
+        let published = (0..obtained.len()).filter(|index| self.release.plan.steps[*index].publish);
+        published.map(|index| Some((index, digest(index)?))).collect()
+    }
+
+    async fn commit(&self, digests: &BTreeMap<usize, Digest>, author: &Author) -> Result<Vec<Stored>, Problem> {
+        let release = self.release;
+        let changes: Vec<Change> = release
+            .places
+            .published(release.plan)
+            .into_iter()
+            .zip(&release.answers.states)
+            .map(|(channel, seen)| {
+                let moved = digests.iter().filter(|(index, _)| {
+                    release.plan.steps[**index].variant == channel.name.variant()
+                        && !matches!(release.standing[**index], Standing::UpToDate(_))
+                });
+                let images = moved.map(|(index, digest)| (release.plan.steps[*index].image.clone(), self.entry(*index, digest, author)));
+                Change {
+                    seen: seen.clone(),
+                    act: Act::Push,
+                    revision: author.revision.clone(),
+                    rolled_back: None,
+                    images: images.collect(),
+                    removed: BTreeSet::new(),
+                    channel,
+                }
+            })
+            .collect();
+        if changes.iter().all(|change| change.images.is_empty()) && !author.record_anyway {
+            return Ok(changes.into_iter().filter_map(|change| change.seen.record).collect());
+        }
+        commit(&changes, &author.writer, &self.limits.cancel, self.events).await
+    }
+
+    fn entry(&self, index: usize, digest: &Digest, author: &Author) -> Entry {
+        Entry {
+            digest: digest.clone(),
+            fingerprint: Some(self.release.sources.prints[index].fingerprint),
+            revision: author.revision.clone(),
+            platforms: self.release.plan.platforms(&self.release.plan.steps[index]),
+            writer: author.writer.clone(),
+        }
+    }
+
+    fn rows(&self, obtained: Vec<Outcome<Have>>, mut staged: BTreeMap<usize, Outcome<Pushed>>, published: bool) -> Vec<Row<'p>> {
+        let plan = self.release.plan;
+        let rows = obtained.into_iter().enumerate().filter(|(index, _)| self.release.needed[*index]);
+        rows.map(|(index, obtained)| Row {
+            step: &plan.steps[index],
+            fate: self.fate(index, obtained, staged.remove(&index)),
+            elapsed: self.builds.elapsed(index),
+            published: published && plan.steps[index].publish,
+        })
+        .collect()
+    }
+
+    fn fate(&self, index: usize, obtained: Outcome<Have>, staged: Option<Outcome<Pushed>>) -> Fate {
+        let step = &self.release.plan.steps[index];
+        match (obtained, &self.release.standing[index]) {
+            (Outcome::Failed(problem), Standing::Elsewhere { .. }) => Fate::PushFailed { problem },
+            (Outcome::Failed(problem), _) => Fate::of_failure(problem),
+            (Outcome::Blocked(by), _) => Fate::Blocked {
+                by: self.release.plan.steps[by].label(),
+            },
+            (Outcome::Stopped, _) => Fate::Stopped,
+            (Outcome::Done(_), Standing::UpToDate(digest)) => Fate::UpToDate { digest: digest.clone() },
+            (Outcome::Done(_), Standing::Staged(digest)) => Fate::Found { digest: digest.clone() },
+            (Outcome::Done(_), Standing::Elsewhere { channel, digest }) => Fate::Copied {
+                digest: digest.clone(),
+                from: self.release.places.sources(step.variant)[*channel].name.to_string(),
+            },
+            (Outcome::Done(have), Standing::Missing) => match (have, staged) {
+                (Have::Built(built), Some(Outcome::Done(pushed))) => Fate::Pushed {
+                    id: built.id,
+                    digest: pushed.digest,
+                    bytes: pushed.bytes,
+                },
+                (_, Some(Outcome::Failed(problem))) => Fate::PushFailed { problem },
+                (Have::Built(built), _) => Fate::Built { id: built.id },
+                _ => Fate::Stopped,
+            },
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Publishes a plan: what its channels have is left, what the registry has is taken, the rest is built and staged; then all
+//! of it moves at once.
+
+mod carry;
+
+pub use carry::{Author, Carried, carry_out};
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Error;
+use futures_util::future::{join_all, try_join_all};
+
+use crate::channel::Variant;
+use crate::event::Events;
+use crate::fingerprint::Print;
+use crate::plan::{Plan, Step};
+use crate::problem::Problem;
+use crate::publish::{self, Answers, Channel, Standing, Stored, look_up};
+use crate::record::Entry;
+use crate::reference::Digest;
+use crate::resolve::{Base, Source};
+
+/// Where a plan is published, and where its images may be taken from.
+pub struct Places {
+    pub normal: Channel,
+    pub debug: Channel,
+    /// Channels whose images may be copied: downhill only.
+    pub uphill: Vec<Channel>,
+}
+
+impl Places {
+    fn of(&self, variant: Variant) -> &Channel {
+        match variant {
+            Variant::Normal => &self.normal,
+            Variant::Debug => &self.debug,
+        }
+    }
+
+    fn published(&self, plan: &Plan) -> Vec<Channel> {
+        plan.channels.iter().map(|name| self.of(name.variant()).clone()).collect()
+    }
+
+    fn sources(&self, variant: Variant) -> Vec<Channel> {
+        self.uphill
+            .iter()
+            .filter(|channel| channel.name.variant() == variant)
+            .cloned()
+            .collect()
+    }
+}
+
+/// What the steps of a plan are built from.
+pub struct Sources {
+    pub prints: Vec<Print>,
+    /// The images of elsewhere, by the names that builds have for them.
+    pub bases: BTreeMap<String, Base>,
+    /// Where it is kept which builds read more than their Dockerfiles tell.
+    pub cache: Option<PathBuf>,
+}
+
+impl Sources {
+    /// What builds are given in the place of names. An image that only the daemon has stays a name.
+    #[must_use]
+    pub fn digests(&self) -> BTreeMap<String, Digest> {
+        let known = self.bases.iter().filter(|(_, base)| base.source != Source::DaemonAlone);
+        known.map(|(name, base)| (name.clone(), base.digest.clone())).collect()
+    }
+}
+
+/// A plan beside what the registry has of it.
+pub struct Release<'p> {
+    plan: &'p Plan,
+    places: Places,
+    answers: Answers,
+    sources: Sources,
+    standing: Vec<Standing>,
+    /// Whether the plan's publishing needs the step at all: a base that no build stands on is not.
+    needed: Vec<bool>,
+}
+
+impl<'p> Release<'p> {
+    /// Asks the registry what it has, while the fingerprints are taken. With `anew`, nothing that it has is used.
+    ///
+    /// # Errors
+    /// When the registry does not answer, or a fingerprint cannot be taken.
+    pub async fn look(
+        plan: &'p Plan,
+        places: Places,
+        sources: impl Future<Output = Result<Sources, Error>>,
+        anew: bool,
+        events: &Events,
+    ) -> Result<Self, Error> {
+        let mut release = Self::compare_as(plan, places, sources, anew, events).await?;
+        if !anew {
+            release.look_up_missing().await?;
+        }
+        release.needed = release.needs_of_what_is_missing();
+        Ok(release)
+    }
+
+    /// Asks the registry only what the channels hold.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub async fn compare(
+        plan: &'p Plan,
+        places: Places,
+        sources: impl Future<Output = Result<Sources, Error>>,
+        events: &Events,
+    ) -> Result<Self, Error> {
+        Self::compare_as(plan, places, sources, false, events).await
+    }
+
+    async fn compare_as(
+        plan: &'p Plan,
+        places: Places,
+        sources: impl Future<Output = Result<Sources, Error>>,
+        anew: bool,
+        events: &Events,
+    ) -> Result<Self, Error> {
+        let channels = places.published(plan);
+        let asking = async { publish::ask(plan, &channels, events).await.map_err(Error::from) };
+        let (answers, sources) = tokio::try_join!(asking, sources)?;
+        let standing = plan
+            .steps
+            .iter()
+            .enumerate()
+            .map(|(index, step)| match &sources.prints[index].fingerprint {
+                fingerprint if step.publish && !anew => match answers.up_to_date(plan, index, fingerprint) {
+                    Some(digest) => Standing::UpToDate(digest.clone()),
+                    None => Standing::Missing,
+                },
+                _ => Standing::Missing,
+            });
+        Ok(Self {
+            plan,
+            places,
+            standing: standing.collect(),
+            answers,
+            sources,
+            needed: Vec::new(),
+        })
+    }
+
+    /// The published steps: what the channel's record says of each, and the digest of its `latest`.
+    pub fn stands(&self) -> impl Iterator<Item = (usize, Option<&Entry>, Option<&Digest>)> {
+        let published = (0..self.plan.steps.len()).filter(|index| self.plan.steps[*index].publish);
+        published.map(|index| {
+            (
+                index,
+                self.answers.entry(self.plan, &self.plan.steps[index]),
+                self.answers.latest(index),
+            )
+        })
+    }
+
+    async fn look_up_missing(&mut self) -> Result<(), Error> {
+        let needed = self.needs_of_what_is_missing();
+        let missing = (0..needed.len()).filter(|index| needed[*index] && self.standing[*index] == Standing::Missing);
+        let looked_up = missing.map(async |index| {
+            let step = &self.plan.steps[index];
+            let (own, others) = (self.places.of(step.variant), self.places.sources(step.variant));
+            Ok::<_, Problem>((
+                index,
+                look_up(own, &others, &step.image, &self.sources.prints[index].fingerprint).await?,
+            ))
+        });
+        for (index, standing) in try_join_all(looked_up).await? {
+            self.standing[index] = standing;
+        }
+        Ok(())
+    }
+
+    /// What is published, and what of the rest is needed to build what is missing.
+    fn needs_of_what_is_missing(&self) -> Vec<bool> {
+        let steps = &self.plan.steps;
+        let mut needed: Vec<bool> = steps.iter().map(|step| step.publish).collect();
+        for index in (0..steps.len()).rev() {
+            if needed[index] && self.standing[index] == Standing::Missing {
+                for need in steps[index].needs() {
+                    needed[need] = true;
+                }
+            }
+        }
+        needed
+    }
+
+    #[must_use]
+    pub fn plan(&self) -> &'p Plan {
+        self.plan
+    }
+
+    #[must_use]
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// The steps that will be built.
+    pub fn to_build(&self) -> impl Iterator<Item = &'p Step> {
+        let built = |index: &usize| self.needed[*index] && self.standing[*index] == Standing::Missing;
+        (0..self.plan.steps.len()).filter(built).map(|index| &self.plan.steps[index])
+    }
+
+    /// The steps whose image in the channel will be another one.
+    pub fn to_publish(&self) -> impl Iterator<Item = &'p Step> {
+        let moved = |index: &usize| self.plan.steps[*index].publish && !matches!(self.standing[*index], Standing::UpToDate(_));
+        (0..self.plan.steps.len()).filter(moved).map(|index| &self.plan.steps[index])
+    }
+
+    /// The record that a channel of the plan has now.
+    pub fn records(&self) -> impl Iterator<Item = Option<&Stored>> {
+        self.answers.states.iter().map(|state| state.record.as_ref())
+    }
+
+    pub fn moved_by_others(&self) -> impl Iterator<Item = &Step> {
+        self.answers.moved_by_others(self.plan)
+    }
+
+    /// Whether all that is to be uploaded may be, asked of all repositories at once.
+    pub async fn refused_uploads(&self) -> Vec<Problem> {
+        let asked = self.to_build().map(async |step| {
+            let repository = self.places.of(step.variant).repository(&step.image)?;
+            repository.may_push().await.map_err(Problem::from)
+        });
+        join_all(asked).await.into_iter().filter_map(Result::err).collect()
+    }
+}

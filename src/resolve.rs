@@ -1,0 +1,151 @@
+//! The images of elsewhere that builds stand on, by digest: asked of their registries, once a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use futures_util::future::join_all;
+
+use crate::atomic;
+use crate::problem::{Problem, printable};
+use crate::reference::{Digest, Repository, Tag};
+use crate::registry::Client;
+
+const FILE: &str = "bases.json";
+/// More is not remembered.
+const MOST: usize = 10_000;
+
+/// What a name stands for, and from whom that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    pub digest: Digest,
+    pub source: Source,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Registry,
+    /// The last run that reached the registry.
+    Remembered,
+    /// The daemon had it from the registry some time.
+    Daemon,
+    /// Only the daemon has it; the digest is the image's id, by which no Dockerfile can name it.
+    DaemonAlone,
+}
+
+/// Resolves each name at its registry, or by what an earlier run learned there.
+/// Of the rest, each comes with why it cannot be had.
+pub async fn resolve(names: &BTreeSet<String>, client: &Client, cache: Option<&Path>) -> (BTreeMap<String, Base>, Vec<(String, Problem)>) {
+    let asked = join_all(names.iter().map(async |name| (name, ask(name, client).await))).await;
+    let memory = Memory::of(cache.filter(|_| !names.is_empty()));
+    let (mut bases, mut unknown, mut learned) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+    for (name, answer) in asked {
+        match (answer, memory.digests.get(name)) {
+            (Ok(digest), _) => {
+                learned.insert(name.clone(), digest.clone());
+                let source = Source::Registry;
+                bases.insert(name.clone(), Base { digest, source });
+            }
+            (Err(_), Some(digest)) => {
+                let (digest, source) = (digest.clone(), Source::Remembered);
+                bases.insert(name.clone(), Base { digest, source });
+            }
+            (Err(problem), None) => unknown.push((name.clone(), problem)),
+        }
+    }
+    memory.learn(learned);
+    (bases, unknown)
+}
+
+async fn ask(name: &str, client: &Client) -> Result<Digest, Problem> {
+    let (repository, tag) = named(name)?;
+    if let Some((_, digest)) = name.split_once('@') {
+        return digest.parse();
+    }
+    let found = client.repository(&repository).head(&tag).await?;
+    found
+        .map(|descriptor| descriptor.digest)
+        .ok_or_else(|| Problem::failed(format!("{repository}:{tag} is not in its registry", tag = tag.as_str())))
+}
+
+/// The repository and the tag that a name means, as Docker completes it (distribution/reference, `ParseDockerRef`).
+fn named(name: &str) -> Result<(Repository, Tag), Problem> {
+    let without_digest = name.split('@').next().unwrap_or_default();
+    let (path, tag) = match without_digest.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, tag.parse()?),
+        _ => (without_digest, Tag::latest()),
+    };
+    let has_host = path
+        .split_once('/')
+        .is_some_and(|(first, _)| first.contains(['.', ':']) || first == "localhost");
+    let repository = match (has_host, path.contains('/')) {
+        (true, _) => path.to_owned(),
+        (false, true) => format!("docker.io/{path}"),
+        (false, false) => format!("docker.io/library/{path}"),
+    };
+    let repository = repository
+        .parse()
+        .map_err(|_| Problem::failed(format!("`{}` is not an image's name", printable(name))))?;
+    Ok((repository, tag))
+}
+
+/// What earlier runs learned. It is lost when the file is torn.
+struct Memory {
+    file: Option<PathBuf>,
+    digests: BTreeMap<String, Digest>,
+}
+
+impl Memory {
+    fn of(cache: Option<&Path>) -> Self {
+        let file = cache.map(|cache| cache.join(FILE));
+        let text = file.as_ref().and_then(|file| fs::read(file).ok()).unwrap_or_default();
+        let digests = serde_json::from_slice(&text).unwrap_or_default();
+        Self { file, digests }
+    }
+
+    fn learn(mut self, learned: BTreeMap<String, Digest>) {
+        let is_news = learned.iter().any(|(name, digest)| self.digests.get(name) != Some(digest));
+        let Some(file) = self.file.filter(|_| is_news) else { return };
+        if self.digests.len() > MOST {
+            self.digests.clear();
+        }
+        self.digests.extend(learned);
+        let text = serde_json::to_vec(&self.digests).unwrap_or_default();
+        let written = fs::create_dir_all(file.parent().unwrap_or(&file)).and_then(|()| atomic::write(&file, &text));
+        if let Err(error) = written {
+            tracing::debug!("{} cannot be written: {error}", file.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_completed_as_docker_does() {
+        for (name, repository, tag) in [
+            ("debian", "docker.io/library/debian", "latest"),
+            ("debian:12", "docker.io/library/debian", "12"),
+            ("docker/dockerfile:1", "docker.io/docker/dockerfile", "1"),
+            ("gcr.io/p/i", "gcr.io/p/i", "latest"),
+            ("localhost:5000/i:t", "localhost:5000/i", "t"),
+            ("127.0.0.1:5000/a/b", "127.0.0.1:5000/a/b", "latest"),
+        ] {
+            let (found, found_tag) = named(name).expect(name);
+            assert_eq!((found.as_str(), found_tag.as_str()), (repository, tag), "{name}");
+        }
+        assert!(named("Debian").is_err());
+        assert!(named("a b").is_err());
+    }
+
+    #[test]
+    fn what_was_learned_is_remembered() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let digest = Digest::of(b"x");
+        Memory::of(Some(cache.path())).learn(BTreeMap::from([("debian:12".to_owned(), digest.clone())]));
+        assert_eq!(Memory::of(Some(cache.path())).digests.get("debian:12"), Some(&digest));
+        fs::write(cache.path().join(FILE), "{").expect("written");
+        assert!(Memory::of(Some(cache.path())).digests.is_empty());
+    }
+}

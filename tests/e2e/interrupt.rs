@@ -1,0 +1,138 @@
+//! Ctrl-C: how soon it ends, and that no build of ours is left in the daemon, which is asked.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::net::UnixListener;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::Project;
+
+const SOON: Duration = Duration::from_secs(2);
+
+struct Run {
+    child: Child,
+    stderr: Lines<BufReader<ChildStderr>>,
+}
+
+impl Run {
+    fn start(project: &Project) -> Self {
+        let mut command = project.command(".", &["push-all", "--no-cache", "--progress", "json"]);
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let stderr = BufReader::new(child.stderr.take().expect("piped")).lines();
+        Self { child, stderr }
+    }
+
+    /// Runs until it tells of an `event`, with a `text` that begins so.
+    fn until(project: &Project, event: &str, text: &str) -> Self {
+        let mut run = Self::start(project);
+        let told = run.stderr.by_ref().map_while(Result::ok).any(|line| is(&line, event, text));
+        assert!(told, "it ended before it told of {event}");
+        run
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
+    }
+
+    /// Gives what it told of until it ended, which must be soon.
+    #[track_caller]
+    fn interrupted(mut self) -> String {
+        let begun = Instant::now();
+        let rest: Vec<_> = self.stderr.map_while(Result::ok).collect();
+        let code = self.child.wait().expect("ended").code();
+        let (took, rest) = (begun.elapsed(), rest.join("\n"));
+        assert_eq!(code, Some(130), "{rest}");
+        assert!(took < SOON, "{took:?}: {rest}");
+        rest
+    }
+}
+
+fn is(line: &str, event: &str, text: &str) -> bool {
+    let line: Value = serde_json::from_str(line).expect("JSON");
+    line["event"] == event && line["text"].as_str().unwrap_or_default().starts_with(text)
+}
+
+/// Whether the daemon runs the command of [`Project::endless`], with either builder.
+fn is_built(project: &Project) -> bool {
+    let containers = project.docker(&["ps", "--no-trunc", "--format", "{{.Command}}"]);
+    let cache = project.docker(&["system", "df", "-v", "--format", "{{json .BuildCache}}"]);
+    let cache: Vec<Value> = serde_json::from_str(&cache).expect("JSON");
+    let mut in_use = cache.iter().filter(|record| record["InUse"] == "true");
+    let mark = project.mark();
+    containers.contains(&mark) || in_use.any(|record| record["Description"].as_str().is_some_and(|text| text.contains(&mark)))
+}
+
+#[track_caller]
+fn soon(is: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < 5 * SOON, "not within {:?}", begun.elapsed());
+    }
+}
+
+fn large(project: &Project, path: &str) {
+    let file = File::create(project.path(path)).expect("created");
+    file.set_len(200_000_000).expect("grown");
+}
+
+#[test]
+fn no_build_is_left_whenever_it_is_interrupted() {
+    let moments = [("building", ""), ("sending", ""), ("instruction", "RUN"), ("output", "line-0")];
+    let projects = moments.map(|(event, text)| {
+        let project = Project::endless(1, 0);
+        large(&project, "slow-0/large");
+        let run = Run::until(&project, event, text);
+        if event == "output" {
+            soon(|| is_built(&project));
+        }
+        run.signal("-INT");
+        let rest = run.interrupted();
+        assert!(rest.contains("interrupted; nothing was published"), "{event}: {rest}");
+        project
+    });
+    // those that were interrupted early have had the time to come this far
+    for project in &projects {
+        soon(|| !is_built(project));
+    }
+}
+
+#[test]
+fn a_push_stops_too() {
+    let project = Project::of_images(&["api"]);
+    project.write("api/Dockerfile", "FROM scratch\nCOPY . /\n");
+    large(&project, "api/large");
+    let run = Run::until(&project, "uploading", "");
+    run.signal("-TERM");
+    assert!(run.interrupted().contains("interrupted; nothing was published"));
+    assert!(project.registry.digest("kevin-api").is_none());
+}
+
+#[test]
+fn interrupted_twice_it_ends_at_once() {
+    let project = Project::endless(1, 0);
+    let run = Run::until(&project, "output", "line-0");
+    run.signal("-INT");
+    run.signal("-TERM");
+    run.interrupted();
+    soon(|| !is_built(&project));
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_not_waited_for() {
+    let project = Project::of_images(&["api"]);
+    let socket = project.path("silent.sock");
+    let listener = UnixListener::bind(&socket).expect("bound");
+    let project = project.with("DOCKER_HOST", format!("unix://{}", socket.display()));
+    let run = Run::start(&project);
+    let _connection = listener.accept().expect("called");
+    run.signal("-INT");
+    assert!(run.interrupted().contains("interrupted; nothing was begun"));
+}

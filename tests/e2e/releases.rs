@@ -1,0 +1,557 @@
+//! Channels as releases: what is skipped, copied, published all or nothing, looked at, and gone back to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::front::{Act, Front, Seen};
+use crate::registry::OwnRegistry;
+use crate::support::{Project, Ran, provided};
+
+const NO_DAEMON: &str = "unix:///nonexistent/docker.sock";
+const IMAGES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+/// A proxy in front of the tests' registry, with a runtime of its own.
+struct Faults {
+    front: Option<Front>,
+    runtime: Runtime,
+}
+
+impl Faults {
+    fn start(decide: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let front = runtime.block_on(Front::start(&provided("LATTICE_TEST_REGISTRY"), decide));
+        Self {
+            front: Some(front),
+            runtime,
+        }
+    }
+
+    fn front(&self) -> &Front {
+        self.front.as_ref().expect("until it is dropped")
+    }
+
+    /// The same project, seen through the proxy.
+    fn before(&self, project: Project) -> Project {
+        let path = project.registry.to_string();
+        let path = path.split_once('/').expect("a path").1.to_owned();
+        project.with("LATTICE_IMAGES_REGISTRY", format!("{}/{path}", self.front().host))
+    }
+}
+
+impl Drop for Faults {
+    fn drop(&mut self) {
+        let _guard = self.runtime.enter();
+        drop(self.front.take());
+    }
+}
+
+fn digests(project: &Project, images: &[&str]) -> BTreeMap<String, Option<String>> {
+    let digest = |image: &&str| (format!("kevin-{image}"), project.registry.digest(&format!("kevin-{image}")));
+    images.iter().map(digest).collect()
+}
+
+fn rows(ran: &Ran) -> BTreeMap<String, String> {
+    let rows = ran.stdout.lines().skip(1).take_while(|line| !line.is_empty());
+    rows.map(|row| {
+        let (image, rest) = row.split_once(' ').expect("two columns");
+        (image.to_owned(), rest.trim().split("  ").next().expect("a result").to_owned())
+    })
+    .collect()
+}
+
+fn json(project: &Project, arguments: &[&str]) -> Value {
+    let ran = project.run(arguments);
+    serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}\n{}", ran.stdout, ran.stderr))
+}
+
+#[test]
+fn nothing_changed_needs_no_daemon_and_no_write() {
+    let registry = OwnRegistry::start(None);
+    let entries: String = IMAGES.iter().map(|name| format!("  {name}: {{ context: {name} }}\n")).collect();
+    let mut project = Project::in_registry(&format!("images:\n{entries}"), &registry.host);
+    for name in IMAGES {
+        project = project
+            .file(&format!("{name}/Dockerfile"), "FROM scratch\nCOPY data /data\n")
+            .file(&format!("{name}/data"), format!("{name} of {}", registry.host));
+    }
+    project.run(&["push-all"]).ok();
+    let before = registry.log().len();
+    let project = project.with("DOCKER_HOST", NO_DAEMON);
+    let ran = project.run(&["push-all"]).ok();
+    assert!(rows(&ran).values().all(|result| result == "up to date"), "{}", ran.stdout);
+    let log = registry.log();
+    let requests: Vec<&str> = log[before..].lines().filter(|line| line.starts_with("127.0.0.1 - - ")).collect();
+    assert!(requests.len() <= 20, "{requests:#?}");
+    assert!(
+        requests.iter().all(|line| line.contains("\"GET /") || line.contains("\"HEAD /")),
+        "{requests:#?}"
+    );
+}
+
+#[test]
+fn times_and_the_groups_write_bit_move_nothing_and_another_mode_does() {
+    let project = Project::of_images(&["api"]);
+    project.run(&["push-all"]).ok();
+    let first = project.registry.digest("kevin-api");
+    let data = project.path("api/data");
+    let mode = |mode: u32| fs::set_permissions(&data, fs::Permissions::from_mode(mode)).expect("changed");
+    let file = fs::File::options().append(true).open(&data).expect("opened");
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("touched");
+    mode(0o664);
+    project.write("README", "not in the context");
+    assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "up to date");
+    mode(0o755);
+    assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "pushed");
+    assert_ne!(project.registry.digest("kevin-api"), first);
+}
+
+#[test]
+fn what_a_dockerfile_does_not_read_moves_nothing() {
+    let project = Project::new("images: { api: { context: . } }")
+        .file("Dockerfile", "FROM scratch\nCOPY src /src\n")
+        .file("src/main", "one")
+        .file("README.md", "one");
+    project.run(&["push-all"]).ok();
+    project.write("README.md", "two");
+    assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "up to date");
+    assert_eq!(project.run(&["status"]).code, 0);
+    project.write("src/main", "two");
+    let status = project.run(&["status", "-v"]).ended(1);
+    assert!(status.stdout.contains("file changed: src/main"), "{}", status.stdout);
+    assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "pushed");
+    assert_eq!(project.with("LATTICE_IMAGES_REGISTRY", "127.0.0.1:1/x").run(&["status"]).code, 2);
+}
+
+#[test]
+fn one_repository_that_fails_moves_no_tag_and_the_next_run_finishes() {
+    for fails in ["POST /v2/", "PUT latest"] {
+        let broken = Arc::new(AtomicBool::new(false));
+        let is_broken = Arc::clone(&broken);
+        let faults = Faults::start(move |seen| {
+            let hit = match fails {
+                "POST /v2/" => seen.is("POST", "/kevin-c/blobs/uploads/"),
+                _ => seen.is("PUT", "/kevin-c/manifests/latest"),
+            };
+            Act::when(hit && is_broken.load(Ordering::SeqCst), || Act::status(500))
+        });
+        let project = faults.before(Project::of_images(&IMAGES));
+        project.run(&["push-all"]).ok();
+        let first = digests(&project, &IMAGES);
+        for image in IMAGES {
+            project.write(&format!("{image}/data"), format!("{image} anew of {}", project.registry));
+        }
+        broken.store(true, Ordering::SeqCst);
+        let ran = project.run(&["push-all"]).ended(1).says(&["kevin-c"]);
+        assert_eq!(digests(&project, &IMAGES), first, "{fails}: {}", ran.stderr);
+        if fails == "PUT latest" {
+            assert!(ran.stderr.contains("/kevin is as it was"), "{}", ran.stderr);
+        } else {
+            assert!(!ran.stderr.contains("built"), "before any build: {}", ran.stderr);
+        }
+        broken.store(false, Ordering::SeqCst);
+        project.run(&["push-all"]).ok();
+        let second = digests(&project, &IMAGES);
+        assert!(
+            IMAGES
+                .iter()
+                .all(|image| second[&format!("kevin-{image}")] != first[&format!("kevin-{image}")])
+        );
+        let show = json(&project, &["channels", "show", "--json"]);
+        assert_eq!((&show["record"]["sequence"], &show["intent"]), (&Value::from(2), &Value::Null));
+    }
+}
+
+/// Kills a push at the n-th of its writes, for every n: the channel is old or new, or named as interrupted; the next run
+/// finishes or undoes it.
+#[test]
+fn killed_at_any_write_the_channel_is_old_or_new_or_mended_by_the_next_run() {
+    let images = ["a", "b", "c"];
+    let (writes, limit) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
+    let (counted, bound) = (Arc::clone(&writes), Arc::clone(&limit));
+    let faults = Faults::start(move |seen| {
+        let counts = seen.method == "PUT" && seen.target.contains("/manifests/");
+        Act::when(
+            counts && counted.fetch_add(1, Ordering::SeqCst) >= bound.load(Ordering::SeqCst),
+            || Act::Hang,
+        )
+    });
+    let project = faults.before(Project::of_images(&images));
+    project.run(&["push-all"]).ok();
+    let mut interrupted = 0;
+    for stop_at in 0.. {
+        let old = digests(&project, &images);
+        for image in images {
+            project.write(&format!("{image}/data"), format!("{image} {stop_at} of {}", project.registry));
+        }
+        writes.store(0, Ordering::SeqCst);
+        limit.store(stop_at, Ordering::SeqCst);
+        let mut child = project.start(&["push-all", "-j1"]);
+        let done = until(&mut child, || writes.load(Ordering::SeqCst) > stop_at);
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        limit.store(usize::MAX, Ordering::SeqCst);
+        let torn = digests(&project, &images);
+        let shown = json(&project, &["channels", "show", "--json"]);
+        let is_mixed = torn != old && torn.iter().any(|(image, digest)| old[image] == *digest);
+        if !shown["intent"].is_null() {
+            interrupted += 1;
+        }
+        assert!(
+            !is_mixed || !shown["intent"].is_null(),
+            "a mix that nothing tells of, at {stop_at}: {shown}"
+        );
+        project.run(&["push-all"]).ok();
+        let shown = json(&project, &["channels", "show", "--json"]);
+        assert_eq!(shown["intent"], Value::Null, "at {stop_at}");
+        for (image, digest) in digests(&project, &images) {
+            assert_ne!(digest, old[&image], "the new set is in, at {stop_at}");
+            let image = image.trim_start_matches("kevin-");
+            assert_eq!(
+                shown["images"][image]["entry"]["digest"],
+                Value::from(digest.expect("there")),
+                "at {stop_at}"
+            );
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(interrupted >= 3, "the flips were met: {interrupted}");
+}
+
+/// Whether it ended before the condition held.
+fn until(child: &mut Child, holds: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        if child.try_wait().expect("asked").is_some() {
+            return true;
+        }
+        if holds() {
+            return false;
+        }
+        assert!(Instant::now() < deadline, "nothing happens");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn both_variants_are_one_act() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let is_broken = Arc::clone(&broken);
+    let faults = Faults::start(move |seen| {
+        let hit = seen.is("PUT", "/kevin-debug-api/manifests/latest");
+        Act::when(hit && is_broken.load(Ordering::SeqCst), || Act::status(500))
+    });
+    let project = Project::new("debug: { utilities: ./busybox }\nimages: { api: { context: api }, web: { context: api } }")
+        .busybox("busybox")
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("api/data", "one");
+    let project = faults.before(project);
+    project.run(&["push-all", "--with-debug"]).ok();
+    let tags = |project: &Project| {
+        let names = ["kevin-api", "kevin-web", "kevin-debug-api", "kevin-debug-web"];
+        names.map(|name| project.registry.digest(name))
+    };
+    let first = tags(&project);
+    project.write("api/data", "two");
+    broken.store(true, Ordering::SeqCst);
+    project
+        .run(&["push-all", "--with-debug"])
+        .ended(1)
+        .says(&["/kevin and ", "/kevin-debug are as they were"]);
+    assert_eq!(tags(&project), first);
+    broken.store(false, Ordering::SeqCst);
+    let ran = project.with("DOCKER_HOST", NO_DAEMON).run(&["push-all", "--with-debug"]).ok();
+    assert!(rows(&ran).values().all(|result| result == "built before"), "{}", ran.stdout);
+}
+
+#[test]
+fn from_stable_without_a_daemon_and_never_the_other_way() {
+    let registry = OwnRegistry::start(None);
+    let project = Project::in_registry("images: { api: { context: api }, web: { context: api } }", &registry.host)
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("api/data", "one");
+    project.commit_all("master");
+    project.run(&["push-all", "--stable", "--yes"]).ok();
+    let before = registry.log().len();
+    let project = project.with("DOCKER_HOST", NO_DAEMON);
+    let ran = project.run(&["push-all"]).ok();
+    assert!(rows(&ran).values().all(|result| result == "copied from stable"), "{}", ran.stdout);
+    let log = registry.log();
+    assert!(!log[before..].contains("\"PATCH /"), "bytes passed the client");
+    assert_eq!(project.registry.digest("kevin-api"), project.registry.digest("stable-api"));
+
+    project.write("api/data", "two");
+    let daemon = provided("DOCKER_HOST");
+    let project = project.with("DOCKER_HOST", daemon);
+    project.run(&["push-all"]).ok();
+    project.commit_all("master");
+    let ran = project.run(&["push-all", "--stable", "--yes"]).ok();
+    assert!(rows(&ran).values().all(|result| result == "pushed"), "{}", ran.stdout);
+}
+
+#[test]
+fn an_older_checkout_is_found_and_published_without_a_build() {
+    let project = Project::of_images(&["api"]);
+    let data = fs::read_to_string(project.path("api/data")).expect("read");
+    project.run(&["push-all"]).ok();
+    let first = project.registry.digest("kevin-api");
+    project.write("api/data", "newer");
+    project.run(&["push-all"]).ok();
+    project.write("api/data", data);
+    let project = project.with("DOCKER_HOST", NO_DAEMON);
+    assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "built before");
+    assert_eq!(project.registry.digest("kevin-api"), first);
+}
+
+#[test]
+fn a_latest_that_another_tool_moved_is_put_right() {
+    let project = Project::of_images(&["api", "web"]);
+    project.run(&["push-all"]).ok();
+    let first = project.registry.digest("kevin-api");
+    let reference = |image: &str| format!("{}/kevin-{image}:latest", project.registry);
+    project.docker(&["tag", &reference("web"), &reference("api")]);
+    project.docker(&["push", "-q", &reference("api")]);
+    assert_ne!(project.registry.digest("kevin-api"), first);
+    let shown = project.run(&["channels", "show"]).ok();
+    assert!(shown.stdout.contains("moved by another tool"), "{}", shown.stdout);
+    project
+        .run(&["push-all"])
+        .ok()
+        .says(&["kevin-api:latest is not what the channel's record says"]);
+    assert_eq!(project.registry.digest("kevin-api"), first);
+}
+
+#[test]
+fn a_rollback_gives_the_very_digests_back_and_can_be_rolled_back() {
+    let project = Project::of_images(&["api", "web"]);
+    project.run(&["push-all"]).ok();
+    let first = digests(&project, &["api", "web"]);
+    project.write("api/data", "two");
+    project.run(&["push-all"]).ok();
+    let second = digests(&project, &["api", "web"]);
+    let project = project.with("DOCKER_HOST", NO_DAEMON);
+    project.run(&["channels", "rollback", "kevin"]).ok();
+    assert_eq!(digests(&project, &["api", "web"]), first);
+    project.run(&["channels", "rollback", "kevin", "--to", "2"]).ok();
+    assert_eq!(digests(&project, &["api", "web"]), second);
+    let history = json(&project, &["channels", "history", "--json"]);
+    let acts: Vec<_> = history
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|entry| entry["record"]["act"]["kind"].clone())
+        .collect();
+    assert_eq!(acts, ["rollback", "rollback", "push", "push"]);
+    project
+        .run(&["channels", "rollback", "kevin", "--to", "9"])
+        .ended(2)
+        .says(&["has no record 9", "it has 1 to 4"]);
+}
+
+#[test]
+fn the_stable_guard() {
+    let project = Project::of_images(&["api"]);
+    let refused = |arguments: &[&str], says: &str| {
+        let ran = project.run(arguments).ended(1).says(&["`stable` is not to be published", says]);
+        assert!(ran.stderr.contains("--override-stable-guard"), "{}", ran.stderr);
+    };
+    let push = ["push-all", "--stable", "--yes"];
+    refused(&push, "not a git repository");
+    project.commit_all("master");
+    project.write("api/data", "dirty");
+    refused(&push, "commit them first");
+    project.git(&["checkout", "-q", "."]);
+    project.git(&["checkout", "-q", "-b", "feature"]);
+    refused(&push, "`feature` is checked out");
+    project.git(&["checkout", "-q", "--detach", "master"]);
+    project.run(&push).ok();
+    let published = project.git(&["rev-parse", "HEAD"]);
+    let shown = json(&project, &["channels", "show", "stable", "--json"]);
+    assert_eq!(shown["record"]["revision"]["commit"], Value::from(published.clone()));
+
+    project.git(&["checkout", "-q", "master"]);
+    project.write("api/data", "newer");
+    project.git(&["commit", "-qam", "newer"]);
+    let newer = project.git(&["rev-parse", "HEAD"]);
+    project.run(&push).ok();
+    project.git(&["checkout", "-q", "--detach", &published]);
+    refused(&push, "is older than");
+    let ran = project.command(".", &push).env("CI", "true").output().expect("runs");
+    let ran = Ran::of(ran).ok();
+    assert_eq!(ran.stdout.trim(), format!("superseded by {newer}"));
+
+    // after a rollback the bad commit is not published again, and what comes after it is
+    project.run(&["channels", "rollback", "stable", "--yes"]).ok();
+    project.git(&["checkout", "-q", "master"]);
+    refused(&push, "was rolled back");
+    project.write("api/data", "mended");
+    project.git(&["commit", "-qam", "mended"]);
+    project.run(&push).ok();
+
+    // a remote that does not have the commit
+    let remote = project.path("../remote.git").display().to_string();
+    project.git(&["init", "-q", "--bare", &remote]);
+    project.git(&["remote", "add", "origin", &remote]);
+    project.git(&["push", "-q", "-u", "origin", "master"]);
+    project.write("api/data", "not pushed");
+    project.git(&["commit", "-qam", "not pushed"]);
+    refused(&push, "is not in `origin/master`");
+    project.git(&["push", "-q"]);
+    project.run(&push).ok();
+    project.run(&["push-all", "--override-stable-guard"]).ended(2);
+}
+
+#[test]
+fn a_shallow_clone_cannot_show_ancestry() {
+    let project = Project::of_images(&["api"]);
+    project.commit_all("master");
+    project.run(&["push-all", "--stable", "--yes"]).ok();
+    for text in ["two", "three"] {
+        project.write("api/data", text);
+        project.git(&["commit", "-qam", text]);
+    }
+    let clone = project.path("../clone");
+    let source = format!("file://{}", project.path(".").canonicalize().expect("a folder").display());
+    project.git(&["clone", "-q", "--depth", "1", &source, &clone.display().to_string()]);
+    let mut command = project.command(".", &["push-all", "--stable", "--yes"]);
+    let ran = Ran::of(command.current_dir(&clone).output().expect("runs"));
+    ran.ended(1).says(&["shallow clone", "fetch-depth: 0"]);
+}
+
+#[test]
+fn two_clients_end_in_one_of_their_sets() {
+    let images = ["a", "b", "c", "d"];
+    for round in 0..5 {
+        let project = Project::of_images(&images);
+        let start = |who: &str| {
+            let folder = project.path(&format!("../{who}"));
+            let copied = Command::new("cp").arg("-r").arg(project.path(".")).arg(&folder).status();
+            assert!(copied.expect("cp runs").success());
+            for image in images {
+                fs::write(folder.join(image).join("data"), format!("{who} {image} {round}")).expect("written");
+            }
+            let mut command = project.command(".", &["push-all"]);
+            command.current_dir(&folder).env("XDG_CACHE_HOME", folder.join("cache"));
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+            command.spawn().expect("runs")
+        };
+        let ended = [start("one"), start("two")].map(|child| Ran::of(child.wait_with_output().expect("ended")));
+        let shown = json(&project, &["channels", "show", "--json"]);
+        assert_eq!(shown["intent"], Value::Null);
+        let mut authors = BTreeSet::new();
+        for image in images {
+            let latest = project.registry.digest(&format!("kevin-{image}")).expect("there");
+            assert_eq!(
+                shown["images"][image]["entry"]["digest"],
+                Value::from(latest),
+                "what is there is recorded"
+            );
+            let files = project.registry.files(&format!("kevin-{image}"));
+            let content = String::from_utf8(files["data"].content.clone()).expect("text");
+            authors.insert(content.split(' ').next().expect("a word").to_owned());
+        }
+        assert_eq!(authors.len(), 1, "a mix of two sets: {} {}", ended[0].stderr, ended[1].stderr);
+        let told = |ran: &Ran| ran.code == 0 || ran.stderr.contains("meanwhile") || ran.stderr.contains("at this very moment");
+        assert!(ended.iter().all(told), "{} {}", ended[0].stderr, ended[1].stderr);
+        assert!(ended.iter().any(|ran| ran.code == 0), "{} {}", ended[0].stderr, ended[1].stderr);
+    }
+}
+
+#[test]
+fn two_runs_on_one_machine_take_turns() {
+    let project = Project::endless(0, 0).file("images.yaml", "images: { api: { context: api } }");
+    let project = project
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("api/data", "x");
+    let children = [(); 3].map(|()| project.start(&["push-all"]));
+    for child in children {
+        Ran::of(child.wait_with_output().expect("ended")).ok();
+    }
+    let history = json(&project, &["channels", "history", "--json"]);
+    assert_eq!(history.as_array().expect("a list").len(), 1, "the others found it up to date");
+}
+
+#[test]
+fn channels_are_listed_compared_copied_cleaned_and_deleted() {
+    let registry = OwnRegistry::start(None);
+    let project = Project::in_registry("images: { api: { context: api }, web: { context: api } }", &registry.host)
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("api/data", "one");
+    project.commit_all("master");
+    project.run(&["push-all", "--stable", "--yes"]).ok();
+    project.run(&["push-all", "--user", "ann"]).ok();
+    let list = project.run(&["channels", "list"]).ok();
+    for channel in ["/stable ", "/ann "] {
+        assert!(list.stdout.contains(channel), "{}", list.stdout);
+    }
+    assert_eq!(project.run(&["channels", "diff", "ann", "stable"]).code, 0);
+    project.write("api/data", "two");
+    project.run(&["push-all", "--user", "ann"]).ok();
+    let diff = project.run(&["channels", "diff", "ann", "stable"]).ended(1);
+    assert_eq!(diff.stdout.matches("changed").count(), 2, "{}", diff.stdout);
+    project.run(&["channels", "copy", "stable", "ann"]).ok();
+    assert_eq!(project.registry.digest("ann-api"), project.registry.digest("stable-api"));
+    assert_eq!(project.run(&["channels", "diff", "ann", "stable"]).code, 0);
+    // what was not published from the branch does not come into stable
+    project.run(&["channels", "copy", "ann", "stable", "--yes"]).ok();
+    project
+        .run(&["channels", "delete", "stable", "--yes"])
+        .ended(2)
+        .says(&["`stable` is not deleted"]);
+
+    project.write("images.yaml", "images: { api: { context: api } }");
+    let clean = project.run(&["channels", "clean", "ann", "-n"]).ok();
+    assert!(clean.stdout.contains("web: no longer in the manifest"), "{}", clean.stdout);
+    project.run(&["channels", "clean", "ann"]).ended(2).says(&["--yes confirms it"]);
+    project.run(&["channels", "clean", "ann", "--yes"]).ok();
+    let shown = json(&project, &["channels", "show", "ann", "--json"]);
+    assert_eq!(shown["record"]["images"].as_object().expect("a map").len(), 1);
+    project
+        .run(&["channels", "delete", "ann", "--yes"])
+        .ended(1)
+        .says(&["the registry does not delete"]);
+}
+
+#[test]
+fn a_channel_of_another_tool_is_shown_and_taken_over() {
+    let project = Project::of_images(&["api"]);
+    let pushed = project.docker_build("api", &[]);
+    let reference = format!("{}/kevin-api", project.registry);
+    project.docker(&["tag", &format!("{}/{pushed}", project.registry), &reference]);
+    project.docker(&["push", "-q", &reference]);
+    let shown = project.run(&["channels", "show"]).ok();
+    assert!(
+        shown.stdout.contains("without a record") && shown.stdout.contains("api "),
+        "{}",
+        shown.stdout
+    );
+    project.run(&["push-all"]).ok();
+    let shown = json(&project, &["channels", "show", "--json"]);
+    assert_eq!(shown["record"]["sequence"], Value::from(1));
+}
+
+#[test]
+fn what_a_base_reads_by_onbuild_counts_once_it_is_known() {
+    let project = Project::new("images: { api: { context: api } }").file("base/Dockerfile", "FROM scratch\nONBUILD COPY data /data\n");
+    let base = format!("onbuild-{}:1", project.registry.to_string().rsplit('/').next().expect("a name"));
+    project.docker(&["build", "-q", "-t", &base, "base"]);
+    let project = project
+        .file("api/Dockerfile", format!("FROM {base}\nLABEL a=b\n"))
+        .file("api/data", "one");
+    project.run(&["push-all"]).ended(1).says(&["ONBUILD", "run again"]);
+    project.run(&["push-all"]).ok();
+    assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "up to date");
+    project.write("api/data", "two");
+    assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "pushed");
+    assert_eq!(project.registry.files("kevin-api")["data"].content, b"two");
+}
