@@ -34,7 +34,7 @@ pub struct Stored {
 #[derive(Clone, Debug, Default)]
 pub struct State {
     pub record: Option<Stored>,
-    /// The digest that is tagged [`NEXT`].
+    /// The digest of what the channel is to become, while it is changed; else that of the record.
     pub next: Option<Digest>,
 }
 

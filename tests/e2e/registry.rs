@@ -83,6 +83,17 @@ impl Registry {
         serde_json::from_reader(response.into_body().into_reader()).expect("JSON")
     }
 
+    /// Puts the manifest of `latest` again, as one of long ago, under this tag; gives its digest.
+    pub fn put_aged(&self, repository: &str, tag: &str) -> String {
+        let mut manifest = self.json(repository, "manifests/latest");
+        manifest["annotations"] = serde_json::json!({ "org.opencontainers.image.created": "2020-01-01T00:00:00Z" });
+        let url = format!("http://{}/v2/{}/{repository}/manifests/{tag}", self.host, self.path);
+        let media_type = manifest["mediaType"].as_str().expect("a media type").to_owned();
+        let request = ureq::put(url).header("Content-Type", media_type);
+        let response = request.send(manifest.to_string()).expect("put");
+        response.headers()["docker-content-digest"].to_str().expect("ASCII").to_owned()
+    }
+
     /// The digest that `latest` answers.
     pub fn digest(&self, repository: &str) -> Option<String> {
         let response = self.get(repository, "manifests/latest")?;
@@ -196,6 +207,15 @@ pub const PASSWORD: &str = "pa?>ss~~w";
 
 impl OwnRegistry {
     pub fn start(htpasswd: Option<&str>) -> Self {
+        Self::with(htpasswd, false)
+    }
+
+    /// One that deletes manifests.
+    pub fn that_deletes() -> Self {
+        Self::with(None, true)
+    }
+
+    fn with(htpasswd: Option<&str>, deletes: bool) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
@@ -203,7 +223,7 @@ impl OwnRegistry {
             .port();
         let host = format!("127.0.0.1:{port}");
         let mut config = format!(
-            "version: 0.1\nlog: {{ accesslog: {{ disabled: false }} }}\nstorage: {{ filesystem: {{ rootdirectory: {} }} }}\nhttp: {{ addr: \"{host}\" }}\n",
+            "version: 0.1\nlog: {{ accesslog: {{ disabled: false }} }}\nstorage: {{ filesystem: {{ rootdirectory: {} }}, delete: {{ enabled: {deletes} }} }}\nhttp: {{ addr: \"{host}\" }}\n",
             dir.path().join("data").display()
         );
         if let Some(htpasswd) = htpasswd {

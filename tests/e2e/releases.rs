@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::front::{Act, Front, Seen};
-use crate::registry::OwnRegistry;
+use crate::registry::{HTPASSWD, OwnRegistry, PASSWORD};
 use crate::support::{Project, Ran, provided};
 
 const NO_DAEMON: &str = "unix:///nonexistent/docker.sock";
@@ -554,4 +555,93 @@ fn what_a_base_reads_by_onbuild_counts_once_it_is_known() {
     project.write("api/data", "two");
     assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "pushed");
     assert_eq!(project.registry.files("kevin-api")["data"].content, b"two");
+}
+
+#[test]
+fn the_same_with_a_password() {
+    let registry = OwnRegistry::start(Some(HTPASSWD));
+    let auth = base64::engine::general_purpose::STANDARD.encode(format!("kevin:{PASSWORD}"));
+    let project = Project::in_registry("images: { api: { context: api } }", &registry.host)
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("api/data", "one");
+    fs::create_dir_all(project.home().join(".docker")).expect("created");
+    let config = format!("{{\"auths\": {{\"{}\": {{\"auth\": \"{auth}\"}}}}}}", registry.host);
+    fs::write(project.home().join(".docker/config.json"), config).expect("written");
+    let digest = || project.registry.with_credentials(&auth).digest("kevin-api");
+    project.run(&["push-all"]).ok();
+    let first = digest();
+    project.write("api/data", "two");
+    project.run(&["push-all"]).ok();
+    project.run(&["channels", "rollback", "kevin"]).ok();
+    assert_eq!(digest(), first);
+    project.run(&["channels", "copy", "kevin", "ann"]).ok();
+    let ran = project.run(&["-v", "channels", "diff", "ann", "kevin"]).ok();
+    assert!(!ran.stderr.contains(PASSWORD) && !ran.stderr.contains(&auth), "a secret is shown");
+    let list = project.run(&["channels", "list"]).ok();
+    assert!(list.stdout.contains("/ann "), "{}", list.stdout);
+}
+
+#[test]
+fn without_mounts_and_without_a_catalog() {
+    let faults = Faults::start(|seen| {
+        if let (true, Some((path, _))) = (seen.method == "POST", seen.target.split_once("?mount=")) {
+            return Act::PassTo(path.to_owned());
+        }
+        Act::when(seen.target.starts_with("/v2/_catalog"), || Act::status(401))
+    });
+    let project = faults.before(Project::of_images(&["api", "web"]));
+    project.run(&["push-all"]).ok();
+    let project = project.with("DOCKER_HOST", NO_DAEMON);
+    project.run(&["channels", "copy", "kevin", "ann"]).ok();
+    assert_eq!(project.registry.digest("ann-web"), project.registry.digest("kevin-web"));
+    let ran = project.run(&["channels", "list"]).ended(1);
+    assert!(ran.stderr.contains("does not tell which repositories it has"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_no_record_names_is_cleaned_and_a_channel_is_deleted() {
+    let registry = OwnRegistry::that_deletes();
+    let project = Project::in_registry("images: { api: { context: api } }", &registry.host)
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("api/data", "one");
+    project.run(&["push-all"]).ok();
+    // as an earlier run may have staged it, and nobody published it
+    let old = project.registry.put_aged("kevin-api", "in-0000");
+    let clean = project.run(&["channels", "clean", "--yes"]).ok();
+    assert!(
+        clean.stdout.contains(&old) && clean.stdout.contains("1 manifests removed"),
+        "{}",
+        clean.stdout
+    );
+    project.run(&["push-all"]).ok();
+    assert!(project.registry.digest("kevin-api").is_some());
+    project.run(&["channels", "delete", "kevin"]).ended(2).says(&["--yes confirms it"]);
+    project.run(&["channels", "delete", "kevin", "--yes"]).ok();
+    assert!(project.registry.digest("kevin-api").is_none());
+    project.run(&["channels", "show"]).ended(1).says(&["nothing was published"]);
+}
+
+#[test]
+fn other_tools_read_the_record() {
+    let project = Project::of_images(&["api"]);
+    project.run(&["push-all"]).ok();
+    let record = format!("{}/kevin:record", project.registry);
+    let folder = project.path("pulled");
+    fs::create_dir(&folder).expect("created");
+    let oras = Command::new(provided("LATTICE_TEST_ORAS"))
+        .args(["pull", "--plain-http", &record])
+        .current_dir(&folder)
+        .env("HOME", project.home())
+        .output();
+    let oras = Ran::of(oras.expect("oras runs"));
+    assert_eq!(oras.code, 0, "{}", oras.stderr);
+    let read: Value = serde_json::from_slice(&fs::read(folder.join("record.json")).expect("pulled")).expect("JSON");
+    let shown = json(&project, &["channels", "show", "--json"]);
+    assert_eq!(read, shown["record"]);
+    let crane = Command::new(provided("LATTICE_TEST_CRANE"))
+        .args(["manifest", "--insecure", &record])
+        .env("HOME", project.home())
+        .output();
+    let manifest: Value = serde_json::from_slice(&crane.expect("crane runs").stdout).expect("JSON");
+    assert_eq!(manifest["artifactType"], "application/vnd.lattice-images.record.v1+json");
 }
