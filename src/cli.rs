@@ -19,8 +19,8 @@ Examples:
   lattice-images push-all --registry 127.0.0.1:5000/lattice-dev
   CI=true lattice-images push-all --stable      what CI runs on master
 
-Every build that can still succeed is carried through, so that one run shows all errors.
-When one fails, nothing is pushed.";
+What the channel has already is not built again. Every build that can still succeed is carried through, so that one run
+shows all errors. When one fails, nothing is published: the channel is the old set or the new one.";
 
 const PUSH_IMAGE_EXAMPLES: &str = "\
 Examples:
