@@ -250,6 +250,9 @@ impl Daemon {
             return Ok(Built::elsewhere(made, reads, names));
         }
         let Made { id, cached } = made;
+        // another run may give the name of the build to an image of its own, and an image without names may go
+        let own = names.reference.repository().path();
+        self.hold(own.rsplit('/').next().unwrap_or(own), &id).await?;
         let image = self.docker.inspect_image(id.as_str()).await.map_err(said)?;
         let layers = image.root_fs.and_then(|root_fs| root_fs.layers).unwrap_or_default();
         Ok(Built {
@@ -266,21 +269,24 @@ impl Daemon {
         match self.builder {
             Builder::Classic => Ok(id.to_string()),
             // BuildKit takes no image's id after FROM
-            Builder::BuildKit(_) => {
-                let (repository, tag) = (format!("{SIBLINGS}/{image}"), format!("{}-{}", id.short(), self.siblings.run));
-                self.tag(id, &repository, &tag).await?;
-                let name = format!("{repository}:{tag}");
-                self.siblings
-                    .given
-                    .lock()
-                    .expect("nobody panics with the lock")
-                    .insert(name.clone());
-                Ok(name)
-            }
+            Builder::BuildKit(_) => self.hold(image.as_str(), id).await,
         }
     }
 
-    /// Takes the names away that [`Self::sibling_name`] gave. The images stay under their own.
+    /// Gives the image a name that is this run's alone.
+    async fn hold(&self, image: &str, id: &Digest) -> Result<String, Error> {
+        let (repository, tag) = (format!("{SIBLINGS}/{image}"), format!("{}-{}", id.short(), self.siblings.run));
+        self.tag(id, &repository, &tag).await?;
+        let name = format!("{repository}:{tag}");
+        self.siblings
+            .given
+            .lock()
+            .expect("nobody panics with the lock")
+            .insert(name.clone());
+        Ok(name)
+    }
+
+    /// Takes the names away that [`Self::hold`] gave. The images stay under their own.
     pub(super) async fn forget_siblings(&self) {
         let given = std::mem::take(&mut *self.siblings.given.lock().expect("nobody panics with the lock"));
         for name in given {

@@ -1,5 +1,7 @@
 //! A channel as its registry holds it: the tags of its images, and its record.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -14,6 +16,11 @@ use crate::registry::{Client, Manifest, Remote};
 pub const RECORD: &str = "record";
 /// What the channel is to become, while it is changed: the intent. Else the same as [`RECORD`].
 pub const NEXT: &str = "next";
+
+/// What docker-registry says of a blob that another client uploads at this moment (OCI distribution, error codes).
+const BLOB_UNKNOWN: &str = "MANIFEST_BLOB_UNKNOWN";
+const A_BLINK: Duration = Duration::from_millis(200);
+const BLINKS: usize = 5;
 
 #[derive(Clone)]
 pub struct Channel {
@@ -146,6 +153,12 @@ impl Channel {
     /// # Errors
     /// When the registry does not take it.
     pub async fn tag(&self, name: &str, manifest: &Manifest) -> Result<(), Problem> {
+        for _ in 0..BLINKS {
+            match self.home.put(&tag(name), manifest).await {
+                Err(error) if error.to_string().contains(BLOB_UNKNOWN) => tokio::time::sleep(A_BLINK).await,
+                done => return Ok(done?),
+            }
+        }
         Ok(self.home.put(&tag(name), manifest).await?)
     }
 }
