@@ -137,6 +137,9 @@ impl SiblingNames {
     }
 }
 
+/// How often a build is tried whose image goes away.
+const ATTEMPTS: usize = 3;
+
 /// The first engine whose BuildKit takes named contexts.
 const NAMED_CONTEXTS_SINCE: u32 = 23;
 
@@ -178,6 +181,11 @@ impl Daemon {
                 }
             }
         }
+        again_if_lost(step, events, || self.build_once(recipe, step, events)).await
+    }
+
+    async fn build_once(&self, recipe: Recipe<'_>, step: &str, events: &Events) -> Result<Built, Error> {
+        let build = recipe.build;
         let (made, reads, reading) = match &self.builder {
             Builder::BuildKit(buildkit) => {
                 let made = buildkit_build(buildkit, recipe, self.export(recipe.names), step, events).await;
@@ -221,6 +229,10 @@ impl Daemon {
 
     /// Builds from the files alone that it is given.
     pub(super) async fn build_inline(&self, build: InlineBuild<'_>, names: Names<'_>, step: &str, events: &Events) -> Result<Built, Error> {
+        again_if_lost(step, events, || self.build_inline_once(build, names, step, events)).await
+    }
+
+    async fn build_inline_once(&self, build: InlineBuild<'_>, names: Names<'_>, step: &str, events: &Events) -> Result<Built, Error> {
         let made = match &self.builder {
             Builder::BuildKit(buildkit) => {
                 let made = buildkit.build_inline(build, self.export(names), step, events).await;
@@ -334,6 +346,31 @@ impl Daemon {
     }
 }
 
+/// Builds again where another client of the daemon removes the very image that the build had from its cache or had just made:
+/// until it has a name of ours, nothing keeps it.
+async fn again_if_lost<F: Future<Output = Result<Built, Error>>>(
+    step: &str,
+    events: &Events,
+    build: impl Fn() -> F,
+) -> Result<Built, Error> {
+    for _ in 1..ATTEMPTS {
+        match build().await {
+            Err(error) if is_lost(&format!("{error:#}")) => {
+                events.note_on(step, "another client removed the image meanwhile: building again");
+            }
+            done => return done,
+        }
+    }
+    build().await
+}
+
+/// As moby says it (`image/cache/cache.go` and `daemon/images/image.go`).
+fn is_lost(error: &str) -> bool {
+    ["unable to find image \"sha256:", "No such image: sha256:"]
+        .iter()
+        .any(|said| error.contains(said))
+}
+
 /// A build, with what it was found to read of its context.
 pub(super) async fn buildkit_build(
     buildkit: &BuildKit,
@@ -394,7 +431,14 @@ pub(super) fn registry_host(image: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::registry_host;
+    use super::{is_lost, registry_host};
+
+    #[test]
+    fn an_image_that_went_away_is_told_from_one_that_never_was() {
+        assert!(is_lost(r#"unable to find image "sha256:566bf6e2""#));
+        assert!(is_lost("building api: No such image: sha256:566bf6e2"));
+        assert!(!is_lost("No such image: debian:12"));
+    }
 
     #[test]
     fn where_an_image_comes_from() {
