@@ -16,8 +16,8 @@ use crate::event::{Event, Events};
 use crate::execute::{self, Limits, Outcome};
 use crate::externals;
 use crate::plan::{Plan, Step, Work};
-use crate::problem::Problem;
-use crate::reference::{Digest, ImageName, Reference, Tag};
+use crate::publish::{IN_PROGRESS, tag};
+use crate::reference::{Digest, ImageName, Reference};
 use crate::summary::{Fate, Row};
 
 /// What an interrupted run takes at most to take its names away.
@@ -212,11 +212,6 @@ impl<'p, 'r> Builds<'p, 'r> {
     }
 }
 
-/// The tag of what is in the registry only for builds.
-fn kept_for_builders() -> Result<Tag, Problem> {
-    "in-progress".parse()
-}
-
 /// Builds every step of the plan, and publishes nothing. What others stand on goes to the registry where builders can have
 /// it only from there.
 pub async fn build<'p>(plan: &'p Plan, workshop: &Workshop, limits: &Limits, events: &Events) -> Vec<Row<'p>> {
@@ -227,7 +222,7 @@ pub async fn build<'p>(plan: &'p Plan, workshop: &Workshop, limits: &Limits, eve
         let staged = if workshop.engine.keeps_images() || !is_needed(index) {
             Vec::new()
         } else {
-            vec![plan.steps[index].reference.repository().tagged(kept_for_builders()?)]
+            vec![plan.steps[index].reference.repository().tagged(tag(IN_PROGRESS))]
         };
         builds.build(index, &given, &staged).await
     })

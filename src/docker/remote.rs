@@ -8,7 +8,7 @@ use super::build::{Built, InlineBuild, Names, PLATFORMS, Recipe, buildkit_build,
 use super::buildkit::{BuildKit, Export};
 use super::dial::Dialler;
 use super::push::Pusher;
-use super::utilities::{Addition, canonical, dockerfile, own_keys};
+use super::utilities::{Addition, canonical, dockerfile, unless_it_has_folder};
 use super::{Access, client};
 use crate::builder::{Node, Reach};
 use crate::dockerfile::Reads;
@@ -88,16 +88,16 @@ impl Remote {
 
     pub(super) async fn add_utilities(&self, addition: Addition<'_>, step: &str, events: &Events) -> Result<Built, Error> {
         let buildkit = &self.member(addition.image.as_str(), addition.platforms).buildkit;
-        if buildkit.has_folder(addition.normal, addition.platforms).await? {
-            return Err(own_keys().into());
-        }
         let build = InlineBuild {
             dockerfile: &dockerfile(addition.normal, addition.platforms),
             files: &addition.archives()?,
             platforms: addition.platforms,
         };
-        let made = buildkit.build_inline(build, self.export(addition.names), step, events).await;
-        let made = self.access.explained(made, addition.names, Pusher::Builder).await?;
+        let build = async {
+            let made = buildkit.build_inline(build, self.export(addition.names), step, events).await;
+            self.access.explained(made, addition.names, Pusher::Builder).await
+        };
+        let made = unless_it_has_folder(buildkit.has_folder(addition.normal, addition.platforms), build).await?;
         Ok(Built::elsewhere(made, Reads::of([]), addition.names))
     }
 

@@ -220,19 +220,16 @@ impl Addition<'_> {
 
 impl Daemon {
     pub(super) async fn add_utilities(&self, addition: Addition<'_>, step: &str, events: &Events) -> Result<Built, Error> {
-        let has_folder = match &self.builder {
-            Builder::BuildKit(buildkit) => buildkit.has_folder(addition.normal, addition.platforms).await?,
-            Builder::Classic => self.container_has_folder(addition.normal, &addition.platforms[0]).await?,
-        };
-        if has_folder {
-            return Err(own_keys().into());
-        }
         let build = InlineBuild {
             dockerfile: &dockerfile(addition.normal, addition.platforms),
             files: &addition.archives()?,
             platforms: addition.platforms,
         };
-        self.build_inline(build, addition.names, step, events).await
+        let build = self.build_inline(build, addition.names, step, events);
+        match &self.builder {
+            Builder::BuildKit(buildkit) => unless_it_has_folder(buildkit.has_folder(addition.normal, addition.platforms), build).await,
+            Builder::Classic => unless_it_has_folder(self.container_has_folder(addition.normal, &addition.platforms[0]), build).await,
+        }
     }
 
     pub(super) async fn binary_of(&self, image: &str, platform: &str) -> Result<Option<Vec<u8>>, Error> {
@@ -275,6 +272,15 @@ impl BuildKit {
     }
 }
 
+/// Both at once, for one is seldom what the other has to wait for. What was built is not published where it has the folder.
+pub(super) async fn unless_it_has_folder<T>(
+    has_folder: impl Future<Output = Result<bool, Error>>,
+    build: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let checked = async { if has_folder.await? { Err(own_keys().into()) } else { Ok(()) } };
+    Ok(tokio::try_join!(checked, build)?.1)
+}
+
 /// The path as a wildcard that means it alone: what a wildcard does not find is no error.
 fn if_there(path: &str) -> String {
     let (first, rest) = path[1..]
@@ -294,7 +300,7 @@ pub(super) fn first_file(archive: &[u8]) -> Option<Vec<u8>> {
     Some(content)
 }
 
-pub(super) fn own_keys() -> Problem {
+fn own_keys() -> Problem {
     Problem::failed(format!("the image has a /{FOLDER} of its own, where the utilities would go")).hint(OWN_KEYS)
 }
 

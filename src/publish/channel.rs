@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use serde_json::Value;
 
 use crate::channel::ChannelName;
@@ -140,11 +141,13 @@ impl Channel {
     /// When the registry does not take it.
     pub async fn upload(&self, record: &Record) -> Result<Manifest, Problem> {
         let artifact = record.encode();
-        for (digest, bytes) in &artifact.blobs {
+        let uploads = artifact.blobs.iter().map(async |(digest, bytes)| {
             if !self.home.has_blob(digest).await? {
                 self.home.upload(digest, Bytes::from(bytes.clone())).await?;
             }
-        }
+            Ok::<_, Problem>(())
+        });
+        try_join_all(uploads).await?;
         Ok(Manifest::new(MANIFEST_MEDIA_TYPE, artifact.manifest))
     }
 
@@ -175,17 +178,41 @@ pub fn tag(name: &str) -> Tag {
 }
 
 /// Gives a manifest, and those below it where it is an index, a tag each, so that no clean-up of what is untagged takes what
-/// a record names.
+/// a record names; then the manifest gets `tags` too.
 ///
 /// # Errors
 /// When the registry does not have it, or does not take the tags.
-pub async fn keep(repository: &Remote, digest: &Digest) -> Result<(), Problem> {
-    let manifest = manifest(repository, digest).await?;
-    for child in children(&manifest) {
-        let child = self::manifest(repository, &child).await?;
-        repository.put(&tag(&kept_tag(child.digest())), &child).await?;
+pub async fn keep(repository: &Remote, digest: &Digest, tags: &[Tag]) -> Result<(), Problem> {
+    let found = manifest(repository, digest).await?;
+    let children = children(&found);
+    let children = try_join_all(children.iter().map(|child| manifest(repository, child))).await?;
+    keep_children(repository, &children).await?;
+    repository.put(&kept_tag(digest), &found).await?;
+    for tag in tags {
+        repository.put(tag, &found).await?;
     }
-    Ok(repository.put(&tag(&kept_tag(digest)), &manifest).await?)
+    Ok(())
+}
+
+async fn keep_children(repository: &Remote, children: &[Manifest]) -> Result<(), Problem> {
+    let tagged = children
+        .iter()
+        .map(|child| async move { repository.put(&kept_tag(child.digest()), child).await });
+    try_join_all(tagged).await?;
+    Ok(())
+}
+
+/// Copies an image from one repository to another, where it is kept and gets `tags`.
+///
+/// # Errors
+/// When one of the registries does not play along.
+pub async fn copy_image(from: &Remote, to: &Remote, digest: &Digest, tags: &[Tag]) -> Result<(), Problem> {
+    let copied = to.copy(from, digest, &[kept_tag(digest)]).await?;
+    keep_children(to, &copied.children).await?;
+    for tag in tags {
+        to.put(tag, &copied.manifest).await?;
+    }
+    Ok(())
 }
 
 /// # Errors
@@ -209,8 +236,11 @@ pub fn staged_tag(fingerprint: &Fingerprint) -> String {
     format!("in-{fingerprint}")
 }
 
+/// Where a builder that pushes by itself puts what is not known yet to be what was asked for.
+pub const IN_PROGRESS: &str = "in-progress";
+
 /// What keeps a digest that a record names from being taken as untagged.
 #[must_use]
-pub fn kept_tag(digest: &Digest) -> String {
-    format!("at-{}", digest.hex())
+pub fn kept_tag(digest: &Digest) -> Tag {
+    tag(&format!("at-{}", digest.hex()))
 }

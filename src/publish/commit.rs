@@ -135,13 +135,8 @@ impl<'c> Move<'c> {
     async fn prepare(change: &'c Change, changes: &[Change], writer: &Writer, events: &Events) -> Result<Self, Problem> {
         let base = repair::settled(&change.channel, events).await?.record;
         refuse_conflict(change, base.as_ref())?;
-        let flips = try_join_all(
-            change
-                .images
-                .iter()
-                .map(|(image, entry)| Flip::prepare(&change.channel, image, &entry.digest)),
-        )
-        .await?;
+        let images = change.images.iter();
+        let flips = try_join_all(images.map(|(image, entry)| Flip::prepare(&change.channel, image, &entry.digest))).await?;
         let flips: Vec<Flip> = flips.into_iter().flatten().collect();
         let record = coming(change, changes, base.as_ref(), &flips, writer);
         let intent = change.channel.upload(&record).await?;
@@ -283,12 +278,13 @@ fn coming(change: &Change, changes: &[Change], base: Option<&Stored>, flips: &[F
 /// Says what is coming, for all channels before anything moves, and looks that nobody else has said so at the same time.
 async fn announce(moves: &[Move<'_>]) -> Result<(), Stop> {
     try_join_all(moves.iter().map(|act| act.channel().tag(NEXT, &act.intent))).await?;
-    for act in moves {
-        let (announced, on_its_base) = tokio::join!(act.is_announced(), act.is_on_its_base());
-        if !(announced? && on_its_base?) {
-            let _ = close(moves).await;
-            return Err(Stop::Overtaken);
-        }
+    let stand = try_join_all(moves.iter().map(async |act| {
+        let (announced, on_its_base) = tokio::try_join!(act.is_announced(), act.is_on_its_base())?;
+        Ok::<_, Problem>(announced && on_its_base)
+    }));
+    if stand.await?.contains(&false) {
+        let _ = close(moves).await;
+        return Err(Stop::Overtaken);
     }
     Ok(())
 }

@@ -18,9 +18,9 @@ use crate::git::Revision;
 use crate::layers::Layers;
 use crate::plan::Work;
 use crate::problem::Problem;
-use crate::publish::{Change, Channel, Standing, Stored, commit, keep, staged_tag, tag};
+use crate::publish::{Change, Channel, IN_PROGRESS, Standing, Stored, commit, copy_image, keep, staged_tag, tag};
 use crate::record::{Act, Entry, Writer};
-use crate::reference::{Digest, Reference};
+use crate::reference::{Digest, Reference, Tag};
 use crate::run::{Builds, Have, Workshop};
 use crate::summary::{Fate, Row};
 
@@ -143,7 +143,7 @@ impl<'p> Carrying<'p, '_> {
                 Ok(Have::Nothing)
             }
             Standing::Missing => {
-                let have = self.builds.build(index, given, &[self.staged(index)?]).await?;
+                let have = self.builds.build(index, given, &[self.tagged(index, &tag(IN_PROGRESS))?]).await?;
                 if let Have::Built(built) = &have {
                     self.refuse_what_read_more(index, built)?;
                 }
@@ -177,10 +177,8 @@ impl<'p> Carrying<'p, '_> {
             step: step.label(),
             from: source.repository().to_string(),
         });
-        target
-            .copy(&source, digest, &[tag(&staged_tag(&release.sources.prints[index].fingerprint))])
-            .await?;
-        keep(&target, digest).await
+        let staged = tag(&staged_tag(&release.sources.prints[index].fingerprint));
+        copy_image(&source, &target, digest, &[staged]).await
     }
 
     /// Brings what is built to the registry, while others still build.
@@ -226,26 +224,26 @@ impl<'p> Carrying<'p, '_> {
         result.map_or_else(Outcome::Failed, Outcome::Done)
     }
 
-    /// What is built goes to the registry by this name first.
-    fn staged(&self, index: usize) -> Result<Reference, Problem> {
+    fn tagged(&self, index: usize, tag: &Tag) -> Result<Reference, Problem> {
         let (step, release) = (&self.release.plan.steps[index], self.release);
         let repository = release.places.of(step.variant).repository(&step.image)?;
-        Ok(repository
-            .repository()
-            .tagged(tag(&staged_tag(&release.sources.prints[index].fingerprint))))
+        Ok(repository.repository().tagged(tag.clone()))
     }
 
     async fn stage_one(&self, index: usize, image: &Built) -> Result<Pushed, Error> {
         let (step, release) = (&self.release.plan.steps[index], self.release);
         let repository = release.places.of(step.variant).repository(&step.image)?;
-        let staged = self.staged(index)?;
+        let staged = tag(&staged_tag(&release.sources.prints[index].fingerprint));
+        let reference = self.tagged(index, &staged)?;
         self.events.send(Event::Pushing {
             step: step.label(),
-            reference: staged.to_string(),
+            reference: reference.to_string(),
         });
         let engine = &self.builds.workshop().engine;
-        let pushed = engine.push_as(image, &staged, &step.label(), self.events).await?;
-        keep(&repository, &pushed.digest).await?;
+        let pushed = engine.push_as(image, &reference, &step.label(), self.events).await?;
+        // the daemon has given it the tag
+        let tags = if image.pushed.is_some() { &[staged][..] } else { &[] };
+        keep(&repository, &pushed.digest, tags).await?;
         Ok(pushed)
     }
 
