@@ -1,6 +1,6 @@
 //! The command line, as clap's types.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -118,6 +118,18 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<Channels>,
     },
+}
+
+impl Command {
+    /// Where the timeline of the run goes.
+    #[must_use]
+    pub fn timings(&self) -> Option<&Path> {
+        match self {
+            Self::PushAll(push) | Self::PushImage { push, .. } => push.run.timings.as_deref(),
+            Self::Build { run, .. } => run.timings.as_deref(),
+            Self::Status { .. } | Self::Channels { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -317,6 +329,9 @@ pub struct Run {
     /// Write what came of each image to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
+    /// Write a timeline of the run to FILE, as HTML: each image's parts, and what the run waited for
+    #[arg(long, value_name = "FILE")]
+    pub timings: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -25,6 +25,7 @@
 //!   user  credentials  docker_config  endpoint  builder  git      facts from outside
 //!   event  problem         what happens; what goes wrong
 //!   machine  lock  atomic  this machine's name; turns; files that are never seen in part
+//!   timing                 the parts of a run, for whoever wants to know where its time goes
 //! ```
 //!
 //! Data flows one way too: args -> manifest -> channel -> plan -> build -> stage -> flip -> record -> report.
@@ -61,4 +62,5 @@ pub mod report;
 pub mod resolve;
 pub mod run;
 pub mod summary;
+pub mod timing;
 pub mod user;

@@ -5,9 +5,10 @@ use anyhow::Error;
 use clap::Parser;
 use lattice_images::cli::Cli;
 use lattice_images::problem::{Exit, Problem};
-use lattice_images::{commands, report};
+use lattice_images::{commands, report, timing};
 use tracing::Level;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -16,9 +17,7 @@ const SHUTDOWN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if cli.common.verbose {
-        trace();
-    }
+    trace(&cli);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime.map_err(Error::from).and_then(|runtime| {
         let result = runtime.block_on(commands::run(&cli));
@@ -39,14 +38,20 @@ fn main() -> ExitCode {
 }
 
 /// Only our own targets: what others trace may hold credentials.
-fn trace() {
-    let layer = tracing_subscriber::fmt::layer()
+fn trace(cli: &Cli) {
+    let verbose = cli.common.verbose;
+    if !verbose && cli.command.timings().is_none() {
+        return;
+    }
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .without_time()
-        .with_target(false);
+        .with_target(false)
+        .with_filter(filter_fn(move |metadata| verbose && metadata.target() != timing::TARGET));
     tracing_subscriber::registry()
-        .with(layer)
+        .with(log)
+        .with(report::Recorder::new(verbose))
         .with(Targets::new().with_target("lattice_images", Level::DEBUG))
         .init();
 }

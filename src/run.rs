@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Error;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use crate::context::Contexts;
 use crate::docker::{Addition, Built, Busybox, Engine, Names, PushOf, Recipe};
@@ -19,6 +20,7 @@ use crate::plan::{Plan, Step, Work};
 use crate::publish::{IN_PROGRESS, tag};
 use crate::reference::{Digest, ImageName, Reference};
 use crate::summary::{Fate, Row};
+use crate::timing;
 
 /// What an interrupted run takes at most to take its names away.
 const TIDYING: Duration = Duration::from_secs(1);
@@ -105,7 +107,8 @@ impl<'p, 'r> Builds<'p, 'r> {
         let step = &self.plan.steps[index];
         let label = step.label();
         self.events.send(Event::Building { step: label.clone() });
-        let result = self.timed(index, Box::pin(self.carry_out(step, &label, given, push_as))).await;
+        let building = Box::pin(self.carry_out(step, &label, given, push_as)).instrument(timing::part_of(&label, "build"));
+        let result = self.timed(index, building).await;
         self.events.send(match &result {
             Ok(built) => Event::Built {
                 step: label,

@@ -27,7 +27,7 @@ const LAYERS: [&[&str]; 13] = [
         "lock",
     ],
     &["docker_config", "machine", "reference"],
-    &["atomic", "problem"],
+    &["atomic", "problem", "timing"],
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

@@ -13,10 +13,22 @@ use anyhow::Error;
 
 use crate::cli::{Cli, Command};
 use crate::problem::Exit;
+use crate::report;
 
 /// # Errors
 /// What the command could not do.
 pub async fn run(cli: &Cli) -> Result<Exit, Error> {
+    let done = carry_out(cli).await;
+    if let Some(path) = cli.command.timings()
+        && let Err(error) = report::timings(path)
+    {
+        // what became of the images goes before a file that could not be written
+        return done.and(Err(error));
+    }
+    done
+}
+
+async fn carry_out(cli: &Cli) -> Result<Exit, Error> {
     match &cli.command {
         Command::PushAll(push) => push::push(&cli.common, push, &[]).await.map(|()| Exit::Done),
         Command::PushImage { images, push } => push::push(&cli.common, push, images).await.map(|()| Exit::Done),

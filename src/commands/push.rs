@@ -2,6 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Error};
+use tracing::Instrument;
 
 use super::interrupt::Interrupt;
 use super::session::{self, Docker};
@@ -24,6 +25,7 @@ use crate::registry::Client;
 use crate::release::{self, Author, Places, Release};
 use crate::report;
 use crate::run::Workshop;
+use crate::timing;
 use crate::user;
 
 /// `images` is a filter on the whole manifest; none named: all.
@@ -104,7 +106,10 @@ impl Desk<'_> {
         // a helper may take its time, so it begins at once
         let (looked, credential) = tokio::join!(
             Release::look(plan, places, sources, anew, &events),
-            self.docker.credentials.for_host(registry.host())
+            self.docker
+                .credentials
+                .for_host(registry.host())
+                .instrument(timing::part("credentials"))
         );
         drop(events);
         session::show_notes(notes).await;
@@ -117,7 +122,7 @@ impl Desk<'_> {
             (Err(looked), Ok(_)) => return Err(looked),
         };
         self.tell(&release);
-        let revision = self.revision(plan).await;
+        let revision = self.revision(plan).instrument(timing::part("git")).await;
         let mut record_anyway = false;
         if *self.owner == Owner::Stable {
             match stable::admit(&release, self.manifest, &revision, push).await? {
@@ -166,7 +171,10 @@ impl Desk<'_> {
             return Ok(None);
         }
         let connecting = session::workshop(&self.docker, self.manifest, release.plan(), &self.contexts, &push.run);
-        let (refused, workshop) = tokio::join!(release.refused_uploads(), connecting);
+        let (refused, workshop) = tokio::join!(
+            release.refused_uploads().instrument(timing::part("may we push")),
+            connecting.instrument(timing::part("connect")),
+        );
         let mut errors: Vec<Error> = refused.into_iter().map(Error::from).collect();
         let workshop = workshop.map_err(|error| errors.push(error)).ok();
         match errors.pop() {

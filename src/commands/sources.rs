@@ -5,6 +5,7 @@ use std::env;
 use std::sync::Arc;
 
 use anyhow::Error;
+use tracing::Instrument;
 
 use super::session::{self, Docker};
 use crate::context::Contexts;
@@ -17,6 +18,7 @@ use crate::registry::Client;
 use crate::release::Sources;
 use crate::report;
 use crate::resolve::{Base, Source, resolve};
+use crate::timing;
 
 pub async fn sources(
     plan: &Arc<Plan>,
@@ -25,7 +27,7 @@ pub async fn sources(
     client: &Client,
     contexts: &Arc<Contexts>,
 ) -> Result<Sources, Error> {
-    let bases = bases(plan, manifest, docker, client).await?;
+    let bases = bases(plan, manifest, docker, client).instrument(timing::part("resolve")).await?;
     let surroundings = Surroundings {
         bases: bases.iter().map(|(name, base)| (name.clone(), base.digest.clone())).collect(),
         utilities: utilities(plan, manifest, &bases)?,

@@ -9,6 +9,7 @@ use super::{Fingerprint, Inputs, Parts, fingerprint, reads_whole, with_utilities
 use crate::context::{Contexts, Reading};
 use crate::plan::{Plan, Step, Work};
 use crate::reference::Digest;
+use crate::timing;
 
 /// What a plan's fingerprints are taken from, besides the plan and the contexts.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +39,7 @@ pub struct Print {
 pub fn of_plan(plan: &Plan, contexts: &Contexts, surroundings: &Surroundings) -> Result<Vec<Print>, Error> {
     let mut found: Vec<Print> = Vec::with_capacity(plan.steps.len());
     for step in &plan.steps {
+        let _hashing = timing::part_of(&step.label(), "hash").entered();
         let next = of_step(plan, step, &found, contexts, surroundings)?;
         found.push(next);
     }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::{join_all, try_join_all};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::channel::{Channel, NEXT, RECORD, State, Stored, manifest, record_tag, tag};
 use super::repair;
@@ -17,6 +18,7 @@ use crate::problem::Problem;
 use crate::record::{Act, Entry, FORMAT, Record, Writer};
 use crate::reference::{Digest, ImageName, Reference};
 use crate::registry::{Deleted, Manifest, Remote};
+use crate::timing;
 
 const ATTEMPTS: usize = 3;
 
@@ -69,24 +71,26 @@ impl From<Problem> for Stop {
 }
 
 async fn attempt(changes: &[Change], writer: &Writer, cancel: &CancellationToken, events: &Events) -> Result<Vec<Stored>, Stop> {
-    let prepared = try_join_all(changes.iter().map(|change| Move::prepare(change, changes, writer, events))).await;
+    let preparing = try_join_all(changes.iter().map(|change| Move::prepare(change, changes, writer, events)));
+    let prepared = preparing.instrument(timing::part("prepare the flips")).await;
     let moves = prepared.map_err(|error| Stop::Failed(as_it_was(&error, changes)))?;
     if cancel.is_cancelled() {
         return Err(as_it_was(&Problem::interrupted(""), changes).into());
     }
-    if let Err(stop) = announce(&moves).await {
+    if let Err(stop) = announce(&moves).instrument(timing::part("announce")).await {
         return Err(match (stop, close(&moves).await) {
             (Stop::Failed(error), Ok(())) => Stop::Failed(as_it_was(&error, changes)),
             (Stop::Failed(error), Err(_)) => Stop::Failed(as_it_was(&error, changes).hint(MENDED)),
             (Stop::Overtaken, _) => Stop::Overtaken,
         });
     }
-    match flip(&moves, cancel).await {
+    match flip(&moves, cancel).instrument(timing::part("flip")).await {
         Ok(()) => {}
         Err(Stop::Overtaken) => return Err(Stop::Overtaken),
         Err(Stop::Failed(error)) => return Err(Stop::Failed(put_back(&moves, changes, &error).await)),
     }
     try_join_all(moves.iter().map(Move::keep))
+        .instrument(timing::part("record"))
         .await
         .map_err(|error| Stop::Failed(unrecorded(&error, changes)))?;
     Ok(moves.into_iter().map(Move::stored).collect())

@@ -6,6 +6,7 @@ use anyhow::Error;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tracing::Instrument;
 
 use super::Release;
 use crate::context;
@@ -23,6 +24,7 @@ use crate::record::{Act, Entry, Writer};
 use crate::reference::{Digest, Reference, Tag};
 use crate::run::{Builds, Have, Workshop};
 use crate::summary::{Fate, Row};
+use crate::timing;
 
 /// Who publishes what.
 #[derive(Clone, Debug)]
@@ -132,7 +134,8 @@ impl<'p> Carrying<'p, '_> {
             }
             Standing::Elsewhere { channel, digest } => {
                 let from = &release.places.sources(step.variant)[*channel];
-                self.builds.timed(index, self.copy(index, from, digest)).await?;
+                let copying = self.copy(index, from, digest).instrument(timing::part_of(&step.label(), "copy"));
+                self.builds.timed(index, copying).await?;
                 settled(Settled::Copied {
                     from: from.name.to_string(),
                 });
@@ -240,10 +243,13 @@ impl<'p> Carrying<'p, '_> {
             reference: reference.to_string(),
         });
         let engine = &self.builds.workshop().engine;
-        let pushed = engine.push_as(image, &reference, &step.label(), self.events).await?;
+        let label = step.label();
+        let pushing = engine.push_as(image, &reference, &label, self.events);
+        let pushed = pushing.instrument(timing::part_of(&label, "push")).await?;
         // the daemon has given it the tag
         let tags = if image.pushed.is_some() { &[staged][..] } else { &[] };
-        keep(&repository, &pushed.digest, tags).await?;
+        let keeping = keep(&repository, &pushed.digest, tags);
+        keeping.instrument(timing::part_of(&label, "tag")).await?;
         Ok(pushed)
     }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use anyhow::Error;
 use futures_util::future::{join_all, try_join_all};
+use tracing::Instrument;
 
 use crate::channel::Variant;
 use crate::event::Events;
@@ -20,6 +21,7 @@ use crate::publish::{self, Answers, Channel, Standing, Stored, look_up};
 use crate::record::Entry;
 use crate::reference::Digest;
 use crate::resolve::{Base, Source};
+use crate::timing;
 
 /// Where a plan is published, and where its images may be taken from.
 pub struct Places {
@@ -93,7 +95,10 @@ impl<'p> Release<'p> {
     ) -> Result<Self, Error> {
         let mut release = Self::compare_as(plan, places, sources, anew, events).await?;
         if !anew {
-            release.look_up_missing().await?;
+            release
+                .look_up_missing()
+                .instrument(timing::part("look for what is missing"))
+                .await?;
         }
         release.needed = release.needs_of_what_is_missing();
         Ok(release)
@@ -121,7 +126,7 @@ impl<'p> Release<'p> {
     ) -> Result<Self, Error> {
         let channels = places.published(plan);
         let asking = async { publish::ask(plan, &channels, events).await.map_err(Error::from) };
-        let (answers, sources) = tokio::try_join!(asking, sources)?;
+        let (answers, sources) = tokio::try_join!(asking.instrument(timing::part("ask the registry")), sources)?;
         let standing = plan
             .steps
             .iter()

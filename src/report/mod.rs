@@ -10,6 +10,7 @@ mod outcome;
 mod plain;
 mod plan;
 mod table;
+mod timings;
 mod tty;
 mod width;
 
@@ -21,6 +22,7 @@ pub use holdings::{
 pub use logs::Logs;
 pub use outcome::{finish, metadata};
 pub use plan::plan;
+pub use timings::{Recorder, timings};
 
 use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal, Write};

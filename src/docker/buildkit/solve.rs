@@ -7,10 +7,12 @@ use bollard::moby::buildkit::v1::control_client::ControlClient;
 use bollard::moby::buildkit::v1::{SolveRequest, StatusRequest, StatusResponse, Vertex};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use tracing::Span;
 
 use crate::docker::instructions::{self, Cache};
 use crate::event::{Event, Events, Speaker};
 use crate::problem::printable;
+use crate::timing;
 
 /// What the exporter answers, and whether every instruction came from the cache.
 pub(super) type Answer = (HashMap<String, String>, bool);
@@ -21,6 +23,7 @@ pub(super) async fn solve(mut client: ControlClient<Channel>, request: SolveRequ
         events,
         vertexes: HashMap::new(),
         begun: HashMap::new(),
+        parts: HashMap::new(),
         cache: Cache::default(),
     };
     let mut status_client = client.clone();
@@ -54,6 +57,8 @@ struct Progress<'a> {
     vertexes: HashMap<String, Told>,
     /// By digest: the line that a vertex has begun and not ended; logs come in pieces.
     begun: HashMap<String, String>,
+    /// By digest: the vertexes that are parts of the run's time, until they end.
+    parts: HashMap<String, Span>,
     cache: Cache,
 }
 
@@ -91,6 +96,10 @@ impl Progress<'_> {
             return;
         }
         self.vertexes.insert(vertex.digest.clone(), Told::Begin);
+        if let Some(part) = part(&vertex.name) {
+            let part = timing::part_of(self.step, part);
+            self.parts.insert(vertex.digest.clone(), part);
+        }
         if verdict(vertex).is_none() {
             self.say(Speaker::Builder, &vertex.name);
         }
@@ -104,6 +113,7 @@ impl Progress<'_> {
         if self.vertexes.insert(vertex.digest.clone(), Told::End) == Some(Told::End) {
             return;
         }
+        self.parts.remove(&vertex.digest);
         if let Some(verdict) = verdict(vertex) {
             self.say(Speaker::Builder, &format!("{} {verdict}", vertex.name));
         }
@@ -120,6 +130,15 @@ impl Progress<'_> {
         if !line.is_empty() {
             self.events.send(Event::output(self.step, line, by));
         }
+    }
+}
+
+/// What a vertex that is no instruction takes time for (moby/buildkit, `frontend/dockerfile` and `exporter`).
+fn part(vertex: &str) -> Option<&'static str> {
+    match vertex {
+        "[internal] load build context" => Some("send the context"),
+        "exporting to image" => Some("export"),
+        _ => None,
     }
 }
 
