@@ -236,14 +236,14 @@ pub fn debug_platforms(plan: &Plan) -> impl Iterator<Item = &str> {
 /// The daemon of the person, where there is one.
 pub async fn daemon(docker: &Docker) -> Result<Daemon, Error> {
     let endpoint = builder::daemon(&process_environment, &docker.config)?;
-    Daemon::connect(&endpoint, which(), access(docker, Vec::new())).await
+    Daemon::connect(&endpoint, which(), access(docker, Vec::new())?).await
 }
 
 async fn connect(docker: &Docker, manifest: &Manifest, options: &Run) -> Result<(Engine, Vec<(String, Secret)>), Error> {
     let current = current()?;
     let named = builder::named(&options.builder, &process_environment, &current, manifest.builder.as_ref());
     let choice: Choice = builder::resolve(named.as_ref(), &process_environment, &docker.config)?;
-    let (engine, notes) = Engine::connect(&choice, which(), &access(docker, manifest.insecure_registries.clone())).await?;
+    let (engine, notes) = Engine::connect(&choice, which(), &access(docker, manifest.insecure_registries.clone())?).await?;
     for note in notes {
         report::note(&note);
     }
@@ -258,12 +258,13 @@ fn which() -> BuilderChoice {
     }
 }
 
-fn access(docker: &Docker, insecure_registries: Vec<String>) -> Access {
-    Access {
+fn access(docker: &Docker, insecure_registries: Vec<String>) -> Result<Access, Problem> {
+    Ok(Access {
+        registry: client(docker, insecure_registries.clone())?,
         credentials: docker.credentials.clone(),
         machine: machine::id(cache().as_deref()),
         insecure_registries,
-    }
+    })
 }
 
 fn limits(options: &Run, interrupt: &Interrupt) -> Limits {

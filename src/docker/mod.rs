@@ -7,6 +7,7 @@ mod classic;
 mod containers;
 mod dial;
 mod engine;
+mod index;
 mod instructions;
 mod meter;
 mod push;
@@ -30,6 +31,7 @@ use crate::credentials::{Credential, Credentials};
 use crate::endpoint::Endpoint;
 use crate::machine;
 use crate::problem::{Problem, printable};
+use crate::registry;
 use build::{Builder, SiblingNames};
 use buildkit::{BuildKit, Push};
 use dial::Dialler;
@@ -42,6 +44,8 @@ pub struct Access {
     pub machine: String,
     /// Registries (`host:port`) that may be spoken to over plain HTTP, beside those on loopback.
     pub insecure_registries: Vec<String>,
+    /// For what no builder does: an index over what several have pushed.
+    pub registry: registry::Client,
 }
 
 impl Access {

@@ -1,12 +1,15 @@
 //! Builders apart from a daemon, each a BuildKit: each build goes to one of them, the same image to the same, and is pushed from there.
 
+use std::{ptr, slice};
+
 use anyhow::{Context as _, Error};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use tracing::debug;
 
-use super::build::{Built, InlineBuild, Names, PLATFORMS, Recipe, buildkit_build, unchanged};
+use super::build::{Built, InlineBuild, Made, Names, Recipe, buildkit_build, unchanged};
 use super::buildkit::{BuildKit, Export};
 use super::dial::Dialler;
+use super::index::{self, Part};
 use super::push::Pusher;
 use super::utilities::{Addition, canonical, dockerfile, unless_it_has_folder};
 use super::{Access, client};
@@ -49,24 +52,6 @@ impl Remote {
         Ok((Self { members, access }, told))
     }
 
-    pub(super) fn refuse_what_it_cannot_do(&self, build: &Build) -> Result<(), Problem> {
-        let has = |platform: &String| self.members.iter().any(|member| member.has(platform));
-        if self
-            .members
-            .iter()
-            .any(|member| build.platforms.iter().all(|platform| member.has(platform)))
-            || !build.platforms.iter().all(has)
-        {
-            return Ok(());
-        }
-        let place = build.places.get(PLATFORMS).map_or("", String::as_str);
-        Err(Problem::usage(format!(
-            "{place}: `{PLATFORMS}`: each of {} has a builder, but none has all, and one image is built by one builder",
-            build.platforms.join(", ")
-        ))
-        .hint("let one builder emulate the others (docker run --privileged tonistiigi/binfmt --install all), or name one platform"))
-    }
-
     /// The one that builds this image: of those that have its platforms, always the same while it is among them
     /// (rendezvous hashing), so that what it keeps of earlier builds is there.
     fn member(&self, image: &str, platforms: &[String]) -> &Member {
@@ -77,13 +62,65 @@ impl Remote {
         able.or_else(|| self.members.iter().max_by_key(weight)).expect("one at least")
     }
 
+    /// Who builds what of it: one builder all, or, where none has all platforms and all have a builder, several some each.
+    fn assigned(&self, image: &str, platforms: &[String]) -> Vec<(&Member, Vec<String>)> {
+        let has_all = |member: &Member| platforms.iter().all(|platform| member.has(platform));
+        let has_one = |platform: &String| self.members.iter().any(|member| member.has(platform));
+        if self.members.iter().any(has_all) || !platforms.iter().all(has_one) {
+            return vec![(self.member(image, platforms), platforms.to_vec())];
+        }
+        let mut assigned: Vec<(&Member, Vec<String>)> = Vec::new();
+        for platform in platforms {
+            let member = self.member(image, slice::from_ref(platform));
+            match assigned.iter_mut().find(|(other, _)| ptr::eq(*other, member)) {
+                Some((_, its)) => its.push(platform.clone()),
+                None => assigned.push((member, vec![platform.clone()])),
+            }
+        }
+        assigned
+    }
+
     pub(super) async fn build(&self, recipe: Recipe<'_>, step: &str, events: &Events) -> Result<Built, Error> {
-        let member = self.member(recipe.image.as_str(), &recipe.build.platforms);
+        let assigned = self.assigned(recipe.image.as_str(), &recipe.build.platforms);
+        if let [(member, _)] = assigned[..] {
+            return self.build_by(member, recipe, step, events).await;
+        }
+        let built = assigned.into_iter().map(async |(member, platforms)| {
+            let build = &Build {
+                platforms: platforms.clone(),
+                ..recipe.build.clone()
+            };
+            let part = self.build_by(member, Recipe { build, ..recipe }, step, events).await?;
+            Ok::<_, Error>((part, platforms))
+        });
+        let (built, platforms): (Vec<_>, Vec<_>) = try_join_all(built).await?.into_iter().unzip();
+        self.combined(&built, platforms, recipe).await
+    }
+
+    async fn build_by(&self, member: &Member, recipe: Recipe<'_>, step: &str, events: &Events) -> Result<Built, Error> {
         debug!("{step}: built by {}", member.name);
         let made = buildkit_build(&member.buildkit, recipe, self.export(recipe.names), step, events).await;
         let (made, reads, reading) = self.access.explained(made, recipe.names, Pusher::Builder).await?;
         unchanged(reading).await?;
         Ok(Built::elsewhere(made, reads, recipe.names))
+    }
+
+    /// What is only built stays apart, each in its builder's cache.
+    async fn combined(&self, built: &[Built], platforms: Vec<Vec<String>>, recipe: Recipe<'_>) -> Result<Built, Error> {
+        let reads = built.iter().map(|built| &built.reads).find(|reads| **reads == Reads::Whole);
+        let mut made = Made {
+            id: built[0].id.clone(),
+            cached: built.iter().all(|built| built.cached),
+        };
+        if !recipe.names.push_as.is_empty() {
+            let parts = built.iter().zip(platforms).map(|(built, platforms)| Part {
+                digest: built.id.clone(),
+                platforms,
+            });
+            let repository = self.access.registry.repository(recipe.names.reference.repository());
+            made.id = index::combined(&repository, &parts.collect::<Vec<_>>(), &recipe.build.platforms).await?;
+        }
+        Ok(Built::elsewhere(made, reads.unwrap_or(&built[0].reads).clone(), recipe.names))
     }
 
     pub(super) async fn add_utilities(&self, addition: Addition<'_>, step: &str, events: &Events) -> Result<Built, Error> {

@@ -89,10 +89,7 @@ fn builds_and_pushes(project: &Project, arguments: &[&str]) {
 
 /// Writes what `docker buildx create --driver remote` writes.
 fn buildx_knows(project: &Project, name: &str, nodes: &[String]) {
-    let nodes: Vec<_> = nodes
-        .iter()
-        .map(|node| format!("{{\"Name\":\"n\",\"Platforms\":null,{node}}}"))
-        .collect();
+    let nodes: Vec<_> = nodes.iter().map(|node| format!("{{\"Name\":\"n\",{node}}}")).collect();
     let folder = project.home().join(".docker/buildx/instances");
     fs::create_dir_all(&folder).expect("created");
     let json = format!(
@@ -313,6 +310,37 @@ fn busyboxes(project: Project, name: &str) -> Project {
     // e_machine of the ELF header: EM_AARCH64
     binary[18..20].copy_from_slice(&183_u16.to_le_bytes());
     project.file(&format!("{name}-arm64"), binary)
+}
+
+#[test]
+fn builders_of_one_platform_each_make_one_index() {
+    if !can_be_apart() {
+        return;
+    }
+    let (one, two) = (Door::buildkit(None), Door::buildkit(None));
+    let images = "images:\n  base: { context: base, push: false }\n  api: { context: api }\n";
+    let project = Project::new(&format!("defaults: {{ platforms: [linux/s390x, linux/arm64] }}\n{images}"))
+        .file("base/Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY ${TARGETARCH} /base\n")
+        .file("base/s390x", "s390x")
+        .file("base/arm64", "arm64")
+        .file("api/Dockerfile", "FROM base\nCOPY Dockerfile /api\n")
+        .with("DOCKER_HOST", NOWHERE);
+    let node = |door: &Door, architecture: &str| {
+        let platform = format!("{{\"os\":\"linux\",\"architecture\":\"{architecture}\"}}");
+        format!("\"Endpoint\":\"{}\",\"Platforms\":[{platform}]", door.address())
+    };
+    buildx_knows(&project, "mixed", &[node(&one, "arm64"), node(&two, "s390x")]);
+    let mut ran = project.run(&["push-all", "-v", "--builder", "mixed"]).ok();
+    for (image, door) in [("base", &one), ("base", &two), ("api", &one), ("api", &two)] {
+        ran = ran.says(&[&format!("{image}: built by {}", door.address())]);
+    }
+    for architecture in ["s390x", "arm64"] {
+        let registry = project.registry.of_architecture(architecture);
+        assert_eq!(registry.config("kevin-api")["architecture"], architecture);
+        assert_eq!(registry.files("kevin-api")["base"].content, architecture.as_bytes());
+    }
+    let again = project.run(&["push-all", "--builder", "mixed"]).ok();
+    assert!(again.stdout.contains("up to date"), "{}", again.stdout);
 }
 
 #[test]

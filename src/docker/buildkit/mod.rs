@@ -214,10 +214,13 @@ pub(super) fn asks_for_more(error: &Error) -> bool {
     error.is::<AsksForMore>()
 }
 
-/// Parallel builds that share layers get in each other's way in the containerd image store of engine 28; the same build succeeds when it is tried again.
+/// Parallel builds that share layers, or a name, get in each other's way in the containerd image store of engine 28; the same
+/// build succeeds when it is tried again.
 fn is_race(error: &Error) -> bool {
     let message = format!("{error:#}");
-    message.contains("failed to prepare extraction snapshot") || (message.contains("parent snapshot") && message.contains("does not exist"))
+    message.contains("failed to prepare extraction snapshot")
+        || (message.contains("parent snapshot") && message.contains("does not exist"))
+        || (message.starts_with("image ") && message.ends_with("already exists"))
 }
 
 struct Solve<'a> {
