@@ -349,3 +349,32 @@ fn a_terminal_is_not_drawn_on_in_ci_nor_with_a_dumb_one() {
         assert!(all.iter().any(|line| line.starts_with("api | ")), "{all:?}");
     }
 }
+
+#[test]
+fn a_timeline_shows_the_parts_of_a_run_even_of_one_that_failed() {
+    let project = Project::new("images: { api: { context: api } }")
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("api/data", "x");
+    project.run(&["push-all", "--timings", "all.html"]).ok();
+    let html = std::fs::read_to_string(project.path("all.html")).expect("written");
+    for part in ["hash api", "ask the registry", "build api", "push api", "flip", "record"] {
+        assert!(html.contains(&format!("<title>{part}")), "{part}: {html}");
+    }
+    let waited = html.split_once("What the run waited for</h2>").expect("a table").1;
+    assert!(waited.contains("<td>build<td>api"), "{waited}");
+
+    project.write("api/Dockerfile", "FROM scratch\nCOPY nothing /data\n");
+    project.run(&["push-all", "--timings", "failed.html"]).ended(1);
+    assert!(
+        !std::fs::read_to_string(project.path("failed.html"))
+            .expect("written")
+            .contains("<title>flip")
+    );
+    project
+        .run(&["push-all", "--timings", "no-such-folder/x.html", "--force"])
+        .ended(1)
+        .says(&["COPY nothing"]);
+    project.write("api/Dockerfile", "FROM scratch\nCOPY data /data\n");
+    let ran = project.run(&["push-all", "-v", "--timings", "no-such-folder/x.html"]).ended(1);
+    ran.says(&["writing no-such-folder/x.html", " s ask the registry"]);
+}
