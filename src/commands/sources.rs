@@ -10,7 +10,7 @@ use tracing::Instrument;
 use super::session::{self, Docker};
 use crate::context::Contexts;
 use crate::docker::Busybox;
-use crate::fingerprint::{Surroundings, of_plan};
+use crate::fingerprint::{Surroundings, of_plan, read_ahead};
 use crate::manifest::{Manifest, UtilitiesSource};
 use crate::plan::{Plan, Work};
 use crate::problem::Problem;
@@ -27,7 +27,10 @@ pub async fn sources(
     client: &Client,
     contexts: &Arc<Contexts>,
 ) -> Result<Sources, Error> {
-    let bases = bases(plan, manifest, docker, client).instrument(timing::part("resolve")).await?;
+    let ahead = (Arc::clone(plan), Arc::clone(contexts));
+    let reading = tokio::task::spawn_blocking(move || read_ahead(&ahead.0, &ahead.1));
+    let resolving = bases(plan, manifest, docker, client).instrument(timing::part("resolve"));
+    let bases = tokio::try_join!(resolving, async { Ok(reading.await?) })?.0;
     let surroundings = Surroundings {
         bases: bases.iter().map(|(name, base)| (name.clone(), base.digest.clone())).collect(),
         utilities: utilities(plan, manifest, &bases)?,

@@ -23,7 +23,7 @@ use crate::problem::{Problem, printable};
 use crate::reference::{Digest, ImageName};
 
 pub use parts::{Difference, FileChange, Parts, reads_whole, remember_whole};
-pub use plan::{Print, Surroundings, of_plan};
+pub use plan::{Print, Surroundings, of_plan, read_ahead};
 
 /// Raised whenever our way of building changes, so that what was built before counts as different.
 const SCHEME: u32 = 1;

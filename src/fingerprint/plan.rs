@@ -32,14 +32,23 @@ pub struct Print {
     pub whole: bool,
 }
 
-/// One for each step, in the plan's order.
+/// Reads what the plan's builds read, so that [`of_plan`] finds it at hand. What cannot be read, that one tells of. Blocks.
+pub fn read_ahead(plan: &Plan, contexts: &Contexts) {
+    for step in &plan.steps {
+        if let Work::Build { build, .. } = &step.work {
+            let _hashing = timing::part_of(&step.label(), "hash").entered();
+            let _ = contexts.read(build);
+        }
+    }
+}
+
+/// One for each step, in the plan's order. Blocks.
 ///
 /// # Errors
 /// When a context cannot be read.
 pub fn of_plan(plan: &Plan, contexts: &Contexts, surroundings: &Surroundings) -> Result<Vec<Print>, Error> {
     let mut found: Vec<Print> = Vec::with_capacity(plan.steps.len());
     for step in &plan.steps {
-        let _hashing = timing::part_of(&step.label(), "hash").entered();
         let next = of_step(plan, step, &found, contexts, surroundings)?;
         found.push(next);
     }
