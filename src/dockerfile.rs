@@ -100,9 +100,7 @@ pub struct Instruction {
     pub args: Vec<Word>,
     /// Whether `args` are written as a JSON list.
     pub json: bool,
-    /// In the order of their `<<`, which is the order of their texts.
-    pub heredocs: Vec<Heredoc>,
-    /// What `ONBUILD` defers; the heredocs stay with the `ONBUILD`.
+    /// What `ONBUILD` defers.
     pub trigger: Option<Box<Instruction>>,
 }
 
@@ -124,8 +122,6 @@ pub struct Mount {
     pub from: Option<Word>,
     /// The path in `from`, its root if `None`.
     pub source: Option<String>,
-    /// The path in the container.
-    pub target: Option<String>,
 }
 
 impl Default for Mount {
@@ -134,22 +130,8 @@ impl Default for Mount {
             kind: "bind".into(),
             from: None,
             source: None,
-            target: None,
         }
     }
-}
-
-/// `<<EOF`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heredoc {
-    /// What ends it, without quotes.
-    pub name: String,
-    /// Whether variables are expanded in it: the name had no quotes.
-    pub expands: bool,
-    /// Whether tabs at the start of its lines are dropped: `<<-`.
-    pub strips_tabs: bool,
-    /// The bytes of the file that hold its text, without the line that ends it.
-    pub content: Range<usize>,
 }
 
 /// `FROM base AS name`
@@ -212,12 +194,11 @@ pub fn parse(text: &str) -> Result<Dockerfile, DockerfileError> {
     };
     let mut lines = Lines::new(text);
     while let Some(logical) = Logical::read(&mut lines, escape) {
-        let mut instruction = words::instruction(&logical, escape);
+        let instruction = words::instruction(&logical, escape);
         let refuse = |message| DockerfileError::new(logical.line, message);
         for heredoc in HeredocStart::all_in(&logical, &instruction).map_err(refuse)? {
             let missing = format!("nothing ends the heredoc `{}`", heredoc.name);
-            let heredoc = heredoc.read(&mut lines).ok_or_else(|| refuse(missing))?;
-            instruction.heredocs.push(heredoc);
+            heredoc.pass(&mut lines).ok_or_else(|| refuse(missing))?;
         }
         dockerfile.push(instruction).map_err(refuse)?;
     }

@@ -12,7 +12,7 @@
 //!   run        |           the builds of a plan                summary  what came of each image
 //!   |          |
 //!   publish/   guard       channels: state, intent, flips, record; what may become `stable`
-//!   docker/    resolve     what builds, and only here bollard is named; bases by their digests
+//!   docker/    resolve     what builds, the one folder that knows the API of Docker; bases by their digests
 //!   execute    layers      in which order, how many at once; shared layers are sent once
 //!   |
 //!   registry/  record      the registries, over HTTP; the record of a channel
@@ -26,6 +26,7 @@
 //!   event  problem         what happens; what goes wrong
 //!   machine  lock  atomic  this machine's name; turns; files that are never seen in part
 //!   timing                 the parts of a run, for whoever wants to know where its time goes
+//!   tls                    which servers are believed
 //! ```
 //!
 //! Data flows one way too: args -> manifest -> channel -> plan -> build -> stage -> flip -> record -> report.
@@ -63,4 +64,5 @@ pub mod resolve;
 pub mod run;
 pub mod summary;
 pub mod timing;
+mod tls;
 pub mod user;

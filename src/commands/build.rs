@@ -1,26 +1,17 @@
 use anyhow::{Context as _, Error};
 
 use super::interrupt::Interrupt;
-use super::session;
+use super::session::{self, Planned};
 use crate::cli::{Common, Run, Variants};
 use crate::event::Events;
 use crate::execute::Limits;
-use crate::plan::{self, Purpose, Request};
+use crate::plan::Purpose;
 use crate::report;
 use crate::run;
 
 pub async fn build(common: &Common, variants: Variants, options: &Run, images: &[String]) -> Result<(), Error> {
     let form = report::choose(options.progress(), common.verbose)?;
-    let manifest = session::manifest(common)?;
-    let owner = session::owner(common, variants.selection, manifest.names())?;
-    let registry = session::registry(common, || Ok(manifest.registry_of(&owner).clone()))?;
-    let request = Request {
-        owner: &owner,
-        variants: variants.list(),
-        images,
-        purpose: Purpose::Build,
-    };
-    let plan = plan::plan(&manifest, &registry, &request)?;
+    let Planned { manifest, plan, .. } = session::planned(common, variants, images, Purpose::Build)?;
     if options.dry_run {
         report::plan(&plan);
         return Ok(());

@@ -4,6 +4,7 @@ mod build;
 mod channels;
 mod interrupt;
 mod push;
+mod remarks;
 mod session;
 mod sources;
 mod stable;

@@ -5,7 +5,8 @@ use anyhow::{Context as _, Error};
 use tracing::Instrument;
 
 use super::interrupt::Interrupt;
-use super::session::{self, Docker};
+use super::remarks::{Target, remarks};
+use super::session::{self, Docker, Planned};
 use super::sources::sources;
 use super::stable;
 use crate::channel::{Owner, Variant};
@@ -16,11 +17,11 @@ use crate::execute::Limits;
 use crate::git::{Repository, Revision};
 use crate::machine;
 use crate::manifest::Manifest;
-use crate::plan::{self, Plan, Purpose, Request};
+use crate::plan::{Plan, Purpose};
 use crate::problem::Problem;
-use crate::publish::{Channel, Stored};
+use crate::publish::Channel;
 use crate::record::Writer;
-use crate::reference::{ImageName, Registry};
+use crate::reference::Registry;
 use crate::registry::Client;
 use crate::release::{self, Author, Places, Release};
 use crate::report;
@@ -28,19 +29,14 @@ use crate::run::Workshop;
 use crate::timing;
 use crate::user;
 
-/// `images` is a filter on the whole manifest; none named: all.
 pub async fn push(common: &Common, push: &Push, images: &[String]) -> Result<(), Error> {
     let form = report::choose(push.run.progress(), common.verbose)?;
-    let manifest = session::manifest(common)?;
-    let owner = session::owner(common, push.variants.selection, manifest.names())?;
-    let registry = session::registry(common, || Ok(manifest.registry_of(&owner).clone()))?;
-    let request = Request {
-        owner: &owner,
-        variants: push.variants.list(),
-        images,
-        purpose: Purpose::Publish,
-    };
-    let plan = Arc::new(plan::plan(&manifest, &registry, &request)?);
+    let Planned {
+        manifest,
+        owner,
+        registry,
+        plan,
+    } = session::planned(common, push.variants, images, Purpose::Publish)?;
     if push.run.dry_run {
         report::plan(&plan);
         return Ok(());
@@ -69,7 +65,10 @@ pub async fn push(common: &Common, push: &Push, images: &[String]) -> Result<(),
         .as_ref()
         .map_or(Ok(()), |path| report::metadata(&carried.rows, path));
     remember(&release);
-    tell_what_else(&manifest, &carried.records);
+    let target = Target::new(common, &plan.channels, &registry);
+    for remark in remarks(&manifest, &target, &carried.records) {
+        report::note(&remark);
+    }
     let verdict = report::finish(&plan, &carried.rows, &carried.records, Purpose::Publish, form, &logs);
     carried.problem.map_or(Ok(()), Err)?;
     verdict?;
@@ -202,33 +201,6 @@ pub(super) fn places(owner: &Owner, registry: &Registry, stable: &Registry, clie
         debug: channel(owner, Variant::Debug, registry)?,
         uphill,
     })
-}
-
-/// What the channel lacks of the manifest's images, and what it has beyond them.
-fn tell_what_else(manifest: &Manifest, records: &[Stored]) {
-    for Stored { record, .. } in records {
-        let lacking = manifest
-            .images
-            .iter()
-            .filter(|image| image.push && !record.images.contains_key(&image.name));
-        let lacking: Vec<&str> = lacking.map(|image| image.name.as_str()).collect();
-        if !lacking.is_empty() {
-            report::note(&format!(
-                "{} lacks {}: `lattice-images push-all` fills it",
-                record.channel,
-                lacking.join(", ")
-            ));
-        }
-        let is_former = |name: &&ImageName| manifest.image(name).is_none_or(|image| !image.push);
-        let former: Vec<&str> = record.images.keys().filter(is_former).map(ImageName::as_str).collect();
-        if !former.is_empty() {
-            let channel = &record.channel;
-            report::note(&format!(
-                "{channel} has {}, which the manifest no longer has: `lattice-images channels clean` removes it",
-                former.join(", ")
-            ));
-        }
-    }
 }
 
 /// What the images were built from, so that a later `status` can say why they differ.

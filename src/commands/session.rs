@@ -23,7 +23,7 @@ use crate::execute::{Limits, OnFailure};
 use crate::lock::{self, Lock};
 use crate::machine;
 use crate::manifest::{self, Environment, Lookup, Manifest, Outline};
-use crate::plan::{Plan, Work};
+use crate::plan::{self, Plan, Purpose, Request, Work};
 use crate::problem::Problem;
 use crate::record::Writer;
 use crate::reference::{ImageName, Registry};
@@ -132,6 +132,34 @@ pub fn client(docker: &Docker, insecure: Vec<String>) -> Result<Client, Problem>
     let mut options = Options::from_environment(&process_environment, insecure);
     options.on_waiting = Some(Arc::new(|host| report::note(&format!("waiting for {host}"))));
     Client::new(docker.credentials.clone(), options)
+}
+
+/// What is planned of the manifest, and where it belongs.
+pub struct Planned {
+    pub manifest: Manifest,
+    pub owner: Owner,
+    pub registry: Registry,
+    pub plan: Arc<Plan>,
+}
+
+/// `images` is a filter on the whole manifest; none named: all.
+pub fn planned(common: &Common, variants: Variants, images: &[String], purpose: Purpose) -> Result<Planned, Problem> {
+    let manifest = manifest(common)?;
+    let owner = owner(common, variants.selection, manifest.names())?;
+    let registry = registry(common, || Ok(manifest.registry_of(&owner).clone()))?;
+    let request = Request {
+        owner: &owner,
+        variants: variants.list(),
+        images,
+        purpose,
+    };
+    let plan = Arc::new(plan::plan(&manifest, &registry, &request)?);
+    Ok(Planned {
+        manifest,
+        owner,
+        registry,
+        plan,
+    })
 }
 
 /// What is read of folders in this run, and remembered of runs before.

@@ -1,17 +1,15 @@
 //! Which images of a channel differ from this checkout, and why.
 
-use std::sync::Arc;
-
 use anyhow::Error;
 
 use super::push::places;
-use super::session;
+use super::session::{self, Planned};
 use super::sources::sources;
 use crate::channel::Owner;
 use crate::cli::{Common, Variants};
 use crate::event::Events;
 use crate::fingerprint::{Parts, Print};
-use crate::plan::{self, Purpose, Request};
+use crate::plan::Purpose;
 use crate::problem::{Exit, Problem};
 use crate::release::Release;
 use crate::report::{self, Stand};
@@ -27,16 +25,12 @@ pub async fn status(common: &Common, variants: Variants, json: bool) -> Result<E
 }
 
 async fn stand(common: &Common, variants: Variants, json: bool) -> Result<Exit, Error> {
-    let manifest = session::manifest(common)?;
-    let owner = session::owner(common, variants.selection, manifest.names())?;
-    let registry = session::registry(common, || Ok(manifest.registry_of(&owner).clone()))?;
-    let request = Request {
-        owner: &owner,
-        variants: variants.list(),
-        images: &[],
-        purpose: Purpose::Publish,
-    };
-    let plan = Arc::new(plan::plan(&manifest, &registry, &request)?);
+    let Planned {
+        manifest,
+        owner,
+        registry,
+        plan,
+    } = session::planned(common, variants, &[], Purpose::Publish)?;
     let docker = session::Docker::configured()?;
     let client = session::client(&docker, manifest.insecure_registries.clone())?;
     let contexts = session::contexts();

@@ -203,10 +203,13 @@ mod tests {
         known.save();
     }
 
+    fn files(dir: &Path) -> impl Iterator<Item = PathBuf> {
+        let entries = fs::read_dir(dir.join("hashes")).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").path())
+    }
+
     fn only_file(dir: &Path) -> PathBuf {
-        let mut files = fs::read_dir(dir.join("hashes"))
-            .expect("a folder")
-            .map(|entry| entry.expect("an entry").path());
+        let mut files = files(dir);
         let file = files.next().expect("a file");
         assert!(files.next().is_none());
         file
@@ -247,10 +250,7 @@ mod tests {
         learned(&cache, Path::new("/b"), 0..3, &[]);
         fs::write(&file, &whole).expect("written");
         assert_eq!(cache.of(root).get(&stamp(1)), Some(HASH));
-        let mut of_b = fs::read_dir(dir.path().join("hashes"))
-            .expect("a folder")
-            .map(|entry| entry.expect("an entry").path());
-        let of_b = of_b.find(|path| *path != file).expect("a file");
+        let of_b = files(dir.path()).find(|path| *path != file).expect("a file");
         fs::copy(of_b, &file).expect("copied");
         assert_eq!(cache.of(root).get(&stamp(1)), None, "another folder's");
         learned(&cache, root, 0..1, &[]);

@@ -49,15 +49,13 @@ pub(super) fn raw_words(line: &str) -> Result<Vec<String>, String> {
     Ok(split(&lexer(line, Keep::All).read(None)?))
 }
 
-/// A word without its quotes, and whether it had some; `None` where it is not one word.
+/// A word without its quotes; `None` where it is not one word.
 ///
 /// # Errors
 /// As [`expand`].
-pub(super) fn unquote(word: &str) -> Result<Option<(String, bool)>, String> {
-    let mut lexer = lexer(word, Keep::Unset);
-    let mut words = split(&lexer.read(None)?);
-    let only = words.pop().filter(|_| words.is_empty());
-    Ok(only.map(|word| (word, lexer.quoted)))
+pub(super) fn unquote(word: &str) -> Result<Option<String>, String> {
+    let mut words = split(&lexer(word, Keep::Unset).read(None)?);
+    Ok(words.pop().filter(|_| words.is_empty()))
 }
 
 fn lexer(text: &str, keep: Keep) -> Lexer<'_> {
@@ -66,7 +64,6 @@ fn lexer(text: &str, keep: Keep) -> Lexer<'_> {
         escape: '\\',
         keep,
         escapes: keep,
-        quoted: false,
         depth: 0,
         lookup: &|_| None,
     }
@@ -90,7 +87,6 @@ struct Lexer<'a> {
     keep: Keep,
     /// `All` within a pattern, which reads its escapes itself.
     escapes: Keep,
-    quoted: bool,
     depth: usize,
     lookup: &'a dyn Fn(&str) -> Option<&'a str>,
 }
@@ -147,8 +143,7 @@ impl Lexer<'_> {
         }
     }
 
-    fn quote(&mut self, quote: char, out: &mut Pieces) {
-        self.quoted = true;
+    fn quote(&self, quote: char, out: &mut Pieces) {
         if self.keep == Keep::All {
             out.push((quote, Splits::Nothing));
         }

@@ -96,7 +96,6 @@ impl<'a> FlagText<'a> {
                 "type" => mount.kind = value.text.to_ascii_lowercase(),
                 "from" => mount.from = Some(value),
                 "source" | "src" => mount.source = Some(value.text),
-                "target" | "dst" | "destination" => mount.target = Some(value.text),
                 _ => {}
             }
         }

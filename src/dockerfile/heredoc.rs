@@ -2,15 +2,14 @@
 //!
 //! Follows moby/buildkit's `heredocsFromLine`.
 
+use super::Instruction;
 use super::expand::{raw_words, unquote};
 use super::lines::{Line, Lines, Logical};
-use super::{Heredoc, Instruction};
 
 /// `<<EOF`, `<<-EOF`, `3<<"EOF"`.
 pub(super) struct HeredocStart {
     pub(super) name: String,
-    pub(super) expands: bool,
-    pub(super) strips_tabs: bool,
+    strips_tabs: bool,
 }
 
 impl HeredocStart {
@@ -25,11 +24,7 @@ impl HeredocStart {
         if name.is_empty() || name.contains('<') {
             return Ok(None);
         }
-        Ok(unquote(name)?.map(|(name, quoted)| Self {
-            name,
-            expands: !quoted,
-            strips_tabs,
-        }))
+        Ok(unquote(name)?.map(|name| Self { name, strips_tabs }))
     }
 
     /// Those of an instruction, where it may have some. Where the line as a whole makes no sense to
@@ -45,17 +40,10 @@ impl HeredocStart {
         starts.flatten().collect()
     }
 
-    /// The lines up to the one that is the name.
-    pub(super) fn read(self, lines: &mut Lines<'_>) -> Option<Heredoc> {
-        let start = lines.at();
+    /// Passes over its text, up to the line that is the name; `None` where there is no such line.
+    pub(super) fn pass(&self, lines: &mut Lines<'_>) -> Option<()> {
         let indent: &[char] = if self.strips_tabs { &['\t'] } else { &[] };
         let is_end = |line: &Line<'_>| line.text.trim_start_matches(indent) == self.name;
-        let end = lines.find(is_end)?;
-        Some(Heredoc {
-            name: self.name,
-            expands: self.expands,
-            strips_tabs: self.strips_tabs,
-            content: start..end.start,
-        })
+        lines.find(is_end).map(drop)
     }
 }

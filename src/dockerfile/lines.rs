@@ -27,11 +27,6 @@ impl<'a> Lines<'a> {
         let at = if text.starts_with('\u{FEFF}') { 3 } else { 0 };
         Self { text, at, number: 0 }
     }
-
-    /// The offset of the line that comes next.
-    pub(super) fn at(&self) -> usize {
-        self.at
-    }
 }
 
 impl<'a> Iterator for Lines<'a> {

@@ -36,7 +36,6 @@ fn single(logical: &Logical, from: usize, escape: char) -> (Instruction, Range<u
         flags: flags.iter().map(FlagText::flag).collect(),
         args: words,
         json,
-        heredocs: Vec::new(),
         trigger: None,
     };
     (instruction, args)

@@ -100,9 +100,9 @@ impl Answer {
         let after = self.header(RETRY_AFTER.as_str()).and_then(|seconds| seconds.trim().parse().ok());
         let again = after.map_or(Again::Soon, |seconds| Again::After(Duration::from_secs(seconds)));
         let asks = after.map_or(String::new(), |seconds| format!(" and asks to be left alone for {seconds} s"));
-        let (subject, place) = (self.subject.clone(), authority(&self.url));
+        let (about, server) = server_named(&self.subject, &self.url);
         let said = self.said().await;
-        Error::new(Kind::Unavailable, format!("{subject}: {place} answered {said}{asks}")).again(again)
+        Error::new(Kind::Unavailable, format!("{about}{server} answered {said}{asks}")).again(again)
     }
 
     /// The status, and what the body says in the words of the distribution API.
@@ -187,34 +187,84 @@ impl Answer {
 }
 
 pub(super) fn unavailable(subject: &str, url: &Url, failure: Failure) -> Error {
-    let place = authority(url);
+    let (about, server) = server_named(subject, url);
     let reason = quoted(&failure.reason);
+    let told = |what: &str| Error::new(Kind::Unavailable, format!("{about}{what}: {reason}")).caused_by(failure.io);
+    let place = authority(url);
     let error = match failure.cause {
         Cause::Content(Some(error)) => return *error,
         Cause::Content(None) => {
             return Error::new(Kind::Content, format!("{subject}: what is to be uploaded cannot be read: {reason}"));
         }
         Cause::Untrusted => {
-            return Error::new(
-                Kind::Unavailable,
-                format!("{subject}: the certificate of {place} is not trusted: {reason}"),
-            )
-            .caused_by(failure.io)
-            .hint(format!(
+            return told(&format!("the certificate of {server} is not trusted")).hint(format!(
                 "put the CA that signed it into /etc/docker/certs.d/{place}/ca.crt, or name a file of CAs in SSL_CERT_FILE"
             ));
         }
-        Cause::NoTls => Error::new(Kind::Unavailable, format!("{subject}: {place} does not speak TLS: {reason}"))
+        Cause::NoTls => told(&format!("{server} does not speak TLS"))
             .hint(format!("where plain HTTP is right, list {place} under `insecure_registries`")),
-        Cause::NotConnected => Error::new(Kind::Unavailable, format!("{subject}: {place} cannot be reached: {reason}"))
-            .hint("is it up, is its name right, does it need a proxy (HTTPS_PROXY)?"),
-        Cause::Broken => Error::new(Kind::Unavailable, format!("{subject}: the connection to {place} broke: {reason}")),
+        Cause::NotConnected => {
+            told(&format!("{server} cannot be reached")).hint("is it up, is its name right, does it need a proxy (HTTPS_PROXY)?")
+        }
+        Cause::Broken => told(&format!("the connection to {server} broke")),
     };
-    error.caused_by(failure.io).again(Again::Soon)
+    error.again(Again::Soon)
+}
+
+/// What goes before an error about `subject`, and what its server, at `url`, is called behind that: no host is said twice.
+pub(super) fn server_named(subject: &str, url: &Url) -> (String, String) {
+    let place = authority(url);
+    let (before, last) = subject.rsplit_once(": ").map_or(("", subject), |(before, last)| (before, last));
+    if last == place || last.ends_with(&format!(" {place}")) {
+        let before = if before.is_empty() { String::new() } else { format!("{before}: ") };
+        return (before, last.to_owned());
+    }
+    let behind = subject.strip_prefix(&place).unwrap_or_default();
+    let is_there = behind.starts_with('/') || behind.starts_with(": ");
+    (format!("{subject}: "), if is_there { "the registry".to_owned() } else { place })
 }
 
 /// `host` or `host:port`.
 pub(super) fn authority(url: &Url) -> String {
     let host = quoted(url.host_str().unwrap_or_default());
     url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_host_is_said_twice() {
+        let told = |subject: &str, url: &str| {
+            let (about, server) = server_named(subject, &Url::parse(url).expect("a URL"));
+            format!("{about}{server} cannot be reached")
+        };
+        assert_eq!(told("gcr.io", "https://gcr.io/v2/"), "gcr.io cannot be reached");
+        assert_eq!(told("127.0.0.1:1", "http://127.0.0.1:1/v2/"), "127.0.0.1:1 cannot be reached");
+        assert_eq!(
+            told("h.test:5000/a: manifest latest", "https://h.test:5000/v2/a/manifests/latest"),
+            "h.test:5000/a: manifest latest: the registry cannot be reached"
+        );
+        assert_eq!(
+            told("h.test: its catalog", "https://h.test/v2/_catalog"),
+            "h.test: its catalog: the registry cannot be reached"
+        );
+        assert_eq!(
+            told("h.test: the token server auth.test:1", "https://auth.test:1/token"),
+            "h.test: the token server auth.test:1 cannot be reached"
+        );
+        assert_eq!(
+            told("docker.io", "https://registry-1.docker.io/v2/"),
+            "docker.io: registry-1.docker.io cannot be reached"
+        );
+        assert_eq!(
+            told("h.test/a: blob x", "https://storage.test/x"),
+            "h.test/a: blob x: storage.test cannot be reached"
+        );
+        assert_eq!(
+            told("h.test:5000/a: blob x", "https://h.test/x"),
+            "h.test:5000/a: blob x: h.test cannot be reached"
+        );
+    }
 }

@@ -9,6 +9,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use url::Url;
 use url::form_urlencoded::Serializer;
 
+use super::answer::authority;
 use super::ask::Ask;
 use super::challenge::{Bearer, Challenge};
 use super::content::Content;
@@ -66,7 +67,7 @@ impl Host {
 
     async fn token(self: &Arc<Self>, server: &Bearer, scope: &Scope, credential: &Credential) -> Result<Token, Error> {
         let realm = self.realm(server)?;
-        let subject = format!("{}: the token server {}", self.name, realm.host_str().unwrap_or_default());
+        let subject = format!("{}: the token server {}", self.name, authority(&realm));
         let ask = Ask::new(Method::GET, "", Scope::default(), subject.clone());
         let answer = match credential {
             Credential::IdentityToken(token) => {

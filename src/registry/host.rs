@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::Surroundings;
-use super::answer::{Answer, authority, unavailable};
+use super::answer::{Answer, authority, server_named, unavailable};
 use super::ask::{Ask, At};
 use super::challenge::Challenge;
 use super::error::{Again, Error, Kind, quoted};
@@ -152,10 +152,10 @@ impl Host {
 
     fn uri(&self, url: &Url, subject: &str) -> Result<Uri, Error> {
         if !(url.scheme() == "https" || url.scheme() == "http" && self.is_insecure(url)) {
-            let place = authority(url);
-            let what = format!("{place} is not spoken to over {}", quoted(url.scheme()));
+            let ((about, server), place) = (server_named(subject, url), authority(url));
+            let what = format!("{about}{server} is not spoken to over {}", quoted(url.scheme()));
             return Err(
-                Error::malformed(subject, what).hint(format!("where plain HTTP is right, list {place} under `insecure_registries`"))
+                Error::new(Kind::Malformed, what).hint(format!("where plain HTTP is right, list {place} under `insecure_registries`"))
             );
         }
         if !url.username().is_empty() || url.password().is_some() {

@@ -1,6 +1,7 @@
 //! What people see: the only place that prints. Results go to stdout, everything else to stderr.
 
 mod channels;
+mod follow;
 mod form;
 mod github;
 mod holdings;

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{MissedTickBehavior, interval};
 
+use super::follow::{Moment, follow};
 use super::logs::Logs;
 use super::{github, note_line, status};
 use crate::event::{Event, Instruction, Speaker};
@@ -19,20 +19,15 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// An instruction that takes so long is told of before it is known whether the builder had its result.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-pub async fn render(mut events: UnboundedReceiver<Event>, mut lines: Lines, mut logs: Logs) -> Logs {
-    let mut tick = interval(PATIENCE);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
-        tokio::select! {
-            event = events.recv() => {
-                let Some(event) = event else { break };
-                logs.keep(&event);
-                lines.event(&event, Instant::now());
-            }
-            _ = tick.tick() => lines.tick(Instant::now()),
+pub async fn render(events: UnboundedReceiver<Event>, mut lines: Lines, mut logs: Logs) -> Logs {
+    let show = |moment: Moment<'_>, _: &Logs| {
+        match moment {
+            Moment::Event(event) => lines.event(event, Instant::now()),
+            Moment::Tick => lines.tick(Instant::now()),
         }
         lines.said.drain(..).for_each(status);
-    }
+    };
+    follow(events, PATIENCE, &mut logs, show).await;
     lines.end_groups();
     lines.said.drain(..).for_each(status);
     logs
@@ -103,7 +98,7 @@ impl Lines {
             Event::Sending { .. } | Event::Uploading { .. } | Event::Settled { .. } => {}
             Event::Pushing { step, reference } => {
                 self.begin(step, "pushing", now);
-                self.line(step, &format!("pushing {reference}"), now);
+                self.line(step, &format!("pushing {}", with_short_tag(reference)), now);
             }
             Event::Pushed { step, digest, .. } => self.end(step, &format!("pushed {digest}"), true, now),
             Event::BuildFailed { step, message } | Event::PushFailed { step, message } => {
@@ -201,6 +196,12 @@ impl Lines {
     fn prefixed(&self, step: &str, text: &str) -> String {
         format!("{step:width$} | {text}", width = self.width)
     }
+}
+
+/// With twelve digits of the fingerprint, where that is the tag.
+fn with_short_tag(reference: &str) -> &str {
+    let fingerprint = reference.rfind(":in-").map_or(reference.len(), |tag| tag + ":in-".len());
+    reference.get(..fingerprint + 12).unwrap_or(reference)
 }
 
 /// A line of a build without colours and other escape sequences.
@@ -310,6 +311,14 @@ mod tests {
                 "api | built 000000000000 in 1.2 s"
             ]
         );
+    }
+
+    #[test]
+    fn a_fingerprint_is_told_by_its_first_digits() {
+        let fingerprint = "0123456789abcdef".repeat(4);
+        let staged = format!("h.test:5000/p/kevin-api:in-{fingerprint}");
+        assert_eq!(with_short_tag(&staged), "h.test:5000/p/kevin-api:in-0123456789ab");
+        assert_eq!(with_short_tag("h.test:5000/p/in-house:latest"), "h.test:5000/p/in-house:latest");
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anstream::{AutoStream, ColorChoice};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{MissedTickBehavior, interval};
 
+use super::follow::{Moment, follow};
 use super::logs::Logs;
 use super::plain::clean;
 use super::{RED, YELLOW};
@@ -25,35 +25,30 @@ const FRAME: Duration = Duration::from_millis(100);
 const SETTLING: Duration = Duration::from_millis(300);
 const USUAL: Size = Size { columns: 80, rows: 24 };
 
-pub async fn render(mut events: UnboundedReceiver<Event>, mut state: State, mut logs: Logs) -> Logs {
+pub async fn render(events: UnboundedReceiver<Event>, mut state: State, mut logs: Logs) -> Logs {
     let colour = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
     let (mut last_size, mut settled) = (size(), Instant::now());
     let mut screen = Screen::new(io::stderr(), colour, last_size);
     // what is said between two frames
     let mut said = Vec::new();
-    let mut tick = interval(FRAME);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
-        tokio::select! {
-            event = events.recv() => {
-                let Some(event) = event else { break };
-                logs.keep(&event);
-                state.apply(&event, Instant::now());
-                say(&event, &logs, colour, &mut said);
+    let show = |moment: Moment<'_>, logs: &Logs| match moment {
+        Moment::Event(event) => {
+            state.apply(event, Instant::now());
+            say(event, logs, colour, &mut said);
+        }
+        Moment::Tick => {
+            let (size, now) = (size(), Instant::now());
+            if size != last_size {
+                (last_size, settled) = (size, now + SETTLING);
             }
-            _ = tick.tick() => {
-                let (size, now) = (size(), Instant::now());
-                if size != last_size {
-                    (last_size, settled) = (size, now + SETTLING);
-                }
-                if now >= settled {
-                    // a terminal that is gone is no failure
-                    let _ = screen.frame(&said, &layout(&state.images, size, now), size);
-                    said.clear();
-                }
+            if now >= settled {
+                // a terminal that is gone is no failure
+                let _ = screen.frame(&said, &layout(&state.images, size, now), size);
+                said.clear();
             }
         }
-    }
+    };
+    follow(events, FRAME, &mut logs, show).await;
     let _ = screen.frame(&said, &[], size());
     logs
 }

@@ -49,9 +49,10 @@ impl Certificates {
             fs::create_dir(this.path(folder)).expect("created");
         }
         let (ca, key) = (this.text("client/ca.pem"), this.text("ca/key.pem"));
+        let names = format!("subjectAltName={names}");
         let request = ["-x509", "-days", "2", "-subj", "/CN=a CA", "-keyout", &key, "-out", &ca];
-        run("openssl", &[&["req"], &NEW_KEY[..], &request].concat());
-        fs::write(this.path("ca/server.ext"), format!("subjectAltName={names}\n")).expect("written");
+        run("openssl", &[&["req"], &NEW_KEY[..], &request, &["-addext", &names]].concat());
+        fs::write(this.path("ca/server.ext"), names).expect("written");
         fs::write(this.path("ca/client.ext"), "extendedKeyUsage=clientAuth\n").expect("written");
         this.sign("server", "2");
         this.sign("client", "2");
@@ -61,6 +62,19 @@ impl Certificates {
     /// The certificate of `who` ended yesterday.
     pub fn expire(&self, who: &str) {
         self.sign(who, "-1");
+    }
+
+    /// The CA is the server too, as many a manual has it.
+    pub fn serve_the_ca(&self) {
+        for (from, to) in [("client/ca.pem", "server/cert.pem"), ("ca/key.pem", "server/key.pem")] {
+            fs::copy(self.path(from), self.path(to)).expect("copied");
+        }
+    }
+
+    /// The CA ended yesterday.
+    pub fn expire_the_ca(&self) {
+        let (ca, key) = (self.text("client/ca.pem"), self.text("ca/key.pem"));
+        run("openssl", &["x509", "-in", &ca, "-signkey", &key, "-days", "-1", "-out", &ca]);
     }
 
     fn sign(&self, who: &str, days: &str) {

@@ -54,6 +54,21 @@ fn over_tls_with_client_certificates() {
 }
 
 #[test]
+fn a_daemon_whose_certificate_is_the_ca_itself() {
+    let certificates = Certificates::for_server(LOOPBACK);
+    certificates.serve_the_ca();
+    let door = Door::tls(&certificates);
+    let project = with_tls(Project::of_images(&["api"]), door.address(), &certificates);
+    project.run(&["build"]).ok();
+    door.was_built_through();
+    certificates.expire_the_ca();
+    certificates.serve_the_ca();
+    let expired = Door::tls(&certificates);
+    let project = project.with("DOCKER_HOST", expired.address());
+    project.run(&["build"]).ended(1).says(&["its certificate is not valid now"]);
+}
+
+#[test]
 fn tls_without_verification_takes_any_server() {
     let certificates = Certificates::for_server("DNS:docker.example");
     let door = Door::tls(&certificates);

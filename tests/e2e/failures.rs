@@ -163,7 +163,7 @@ fn no_registry() {
     let ran = project
         .run(&["push-all"])
         .ended(1)
-        .says(&["127.0.0.1:1 cannot be reached: Connection refused", "hint: is it up"]);
+        .says(&["error: 127.0.0.1:1 cannot be reached: Connection refused", "hint: is it up"]);
     assert!(!ran.stderr.contains("built"), "before any build: {}", ran.stderr);
 }
 

@@ -275,14 +275,20 @@ fn both_variants_are_one_act() {
     assert!(rows(&ran).values().all(|result| result == "built before"), "{}", ran.stdout);
 }
 
-#[test]
-fn from_stable_without_a_daemon_and_never_the_other_way() {
-    let registry = OwnRegistry::start(None);
+/// Two images of one content, that `stable` has.
+fn with_stable(registry: &OwnRegistry) -> Project {
     let project = Project::in_registry("images: { api: { context: api }, web: { context: api } }", &registry.host)
         .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
         .file("api/data", "one");
     project.commit_all("master");
     project.run(&["push-all", "--stable", "--yes"]).ok();
+    project
+}
+
+#[test]
+fn from_stable_without_a_daemon_and_never_the_other_way() {
+    let registry = OwnRegistry::start(None);
+    let project = with_stable(&registry);
     let before = registry.log().len();
     let project = project.with("DOCKER_HOST", NO_DAEMON);
     let ran = project.run(&["push-all"]).ok();
@@ -485,11 +491,7 @@ fn two_runs_on_one_machine_take_turns() {
 #[test]
 fn channels_are_listed_compared_copied_cleaned_and_deleted() {
     let registry = OwnRegistry::start(None);
-    let project = Project::in_registry("images: { api: { context: api }, web: { context: api } }", &registry.host)
-        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
-        .file("api/data", "one");
-    project.commit_all("master");
-    project.run(&["push-all", "--stable", "--yes"]).ok();
+    let project = with_stable(&registry);
     project.run(&["push-all", "--user", "ann"]).ok();
     let list = project.run(&["channels", "list"]).ok();
     for channel in ["/stable ", "/ann "] {
@@ -521,6 +523,60 @@ fn channels_are_listed_compared_copied_cleaned_and_deleted() {
         .run(&["channels", "delete", "ann", "--yes"])
         .ended(1)
         .says(&["the registry does not delete"]);
+}
+
+/// The arguments of the command that a note names for what it does.
+fn advised(ran: &Ran, what_it_does: &str) -> Vec<String> {
+    let end = format!("` {what_it_does}");
+    let command = |line: &str| Some(line.split_once("`lattice-images ")?.1.strip_suffix(&end)?.to_owned());
+    let command = ran.stderr.lines().find_map(command);
+    let command = command.unwrap_or_else(|| panic!("nothing {what_it_does}: {}", ran.stderr));
+    command.split(' ').map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_advised_after_a_push_is_right_for_its_channel() {
+    let project = Project::of_images(&["api", "web"]).busybox("busybox");
+    let manifest = "debug: { utilities: ./busybox }\nimages: { api: { context: api }, web: { context: web } }";
+    project.write("images.yaml", manifest);
+    project.commit_all("master");
+    let elsewhere = format!("{}/elsewhere", project.registry);
+    let cases: [(&[&str], &str, &str); 4] = [
+        (&[], "push-all", "channels clean"),
+        (
+            &["--user", "Ann", "--debug"],
+            "push-all --user ann --debug",
+            "channels clean ann-debug",
+        ),
+        (&["--stable"], "push-all --stable", "channels clean stable"),
+        (
+            &["--debug", "--registry", &elsewhere],
+            &format!("push-all --debug --registry {elsewhere}"),
+            &format!("channels clean kevin-debug --registry {elsewhere}"),
+        ),
+    ];
+    for (flags, filling, cleaning) in cases {
+        let run = |arguments: &[String]| {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--yes"]).collect();
+            project.run(&arguments).ok()
+        };
+        let push_api: Vec<String> = ["push-image", "api"].iter().chain(flags).map(|word| (*word).to_owned()).collect();
+        let fill = advised(&run(&push_api), "fills it");
+        assert_eq!(fill.join(" "), filling);
+        run(&fill);
+        let again = run(&push_api);
+        assert!(!again.stderr.contains("lacks"), "{flags:?}: {}", again.stderr);
+
+        project.write("images.yaml", manifest.replace(", web: { context: web }", ""));
+        project.commit_all("master");
+        let clean = advised(&run(&push_api), "removes it");
+        assert_eq!(clean.join(" "), cleaning);
+        run(&clean);
+        let again = run(&push_api);
+        assert!(!again.stderr.contains("no longer has"), "{flags:?}: {}", again.stderr);
+        project.write("images.yaml", manifest);
+        project.commit_all("master");
+    }
 }
 
 #[test]

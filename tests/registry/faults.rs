@@ -50,7 +50,10 @@ async fn what_does_not_pass_is_given_up() {
     let (_registry, front, remote, _) = behind(|seen| first(9, seen, "HEAD", "manifests/", || Act::status(500))).await;
     let error = remote.head(&Tag::latest()).await.expect_err("it does not pass");
     assert_eq!(error.kind(), Kind::Unavailable);
-    assert_eq!(error.to_string(), format!("{0}/a: manifest latest: {0} answered 500", front.host));
+    assert_eq!(
+        error.to_string(),
+        format!("{}/a: manifest latest: the registry answered 500", front.host)
+    );
     assert_eq!(front.count("HEAD", "manifests/"), 4);
 
     let (_registry, front, remote, manifest) = behind(|seen| match seen.method.as_str() {

@@ -9,9 +9,9 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 use super::patience;
 use super::ssh::SshFailure;
-use super::tls::UnusableFile;
 use crate::endpoint::{Address, Endpoint, Source, TlsMaterial};
 use crate::problem::{Problem, printable};
+use crate::tls::UnusableFile;
 
 type Cause = dyn Error + 'static;
 
@@ -46,12 +46,14 @@ pub(super) fn is_vague(endpoint: &Endpoint, error: &Cause) -> bool {
     is_wrapped && !is_told && !answered
 }
 
-pub(super) fn unusable_certificates(endpoint: &Endpoint, error: &UnusableFile) -> Problem {
+pub(super) fn unusable_certificates(endpoint: &Endpoint, file: &UnusableFile) -> Problem {
     Problem::failed(format!(
-        "TLS to the {} at {} ({}) cannot use {error}",
+        "TLS to the {} at {} ({}) cannot use {}: {}",
         what(endpoint),
         endpoint.address,
-        endpoint.source
+        endpoint.source,
+        file.path.display(),
+        file.reason
     ))
     .hint(match endpoint.source {
         Source::Builder(_) => "the three are PEM files: cacert, cert and key".to_owned(),
