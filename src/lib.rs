@@ -26,7 +26,7 @@
 //!   event  problem         what happens; what goes wrong
 //!   machine  lock  atomic  this machine's name; turns; files that are never seen in part
 //!   timing                 the parts of a run, for whoever wants to know where its time goes
-//!   tls                    which servers are believed
+//!   tls  proxy             which servers are believed; the way through a proxy
 //! ```
 //!
 //! Data flows one way too: args -> manifest -> channel -> plan -> build -> stage -> flip -> record -> report.
@@ -54,6 +54,7 @@ pub mod machine;
 pub mod manifest;
 pub mod plan;
 pub mod problem;
+pub mod proxy;
 pub mod publish;
 pub mod record;
 pub mod reference;

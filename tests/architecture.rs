@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 13] = [
         "git",
         "lock",
     ],
-    &["docker_config", "machine", "reference"],
+    &["docker_config", "machine", "proxy", "reference"],
     &["atomic", "problem", "timing", "tls"],
 ];
 

@@ -25,6 +25,7 @@ use crate::machine;
 use crate::manifest::{self, Environment, Lookup, Manifest, Outline};
 use crate::plan::{self, Plan, Purpose, Request, Work};
 use crate::problem::Problem;
+use crate::proxy::Proxies;
 use crate::record::Writer;
 use crate::reference::{ImageName, Registry};
 use crate::registry::{Client, Options};
@@ -289,6 +290,7 @@ fn which() -> BuilderChoice {
 fn access(docker: &Docker, insecure_registries: Vec<String>) -> Result<Access, Problem> {
     Ok(Access {
         registry: client(docker, insecure_registries.clone())?,
+        proxies: Proxies::from_environment(&process_environment),
         credentials: docker.credentials.clone(),
         machine: machine::id(cache().as_deref()),
         insecure_registries,

@@ -31,6 +31,7 @@ use crate::credentials::{Credential, Credentials};
 use crate::endpoint::Endpoint;
 use crate::machine;
 use crate::problem::{Problem, printable};
+use crate::proxy::{Proxies, is_loopback};
 use crate::registry;
 use build::{Builder, SiblingNames};
 use buildkit::{BuildKit, Push};
@@ -44,6 +45,8 @@ pub struct Access {
     pub machine: String,
     /// Registries (`host:port`) that may be spoken to over plain HTTP, beside those on loopback.
     pub insecure_registries: Vec<String>,
+    /// On the way to daemons and builders that are reached over TCP.
+    pub proxies: Proxies,
     /// For what no builder does: an index over what several have pushed.
     pub registry: registry::Client,
 }
@@ -59,12 +62,6 @@ impl Access {
     fn is_insecure(&self, host: &str) -> bool {
         is_loopback(host) || self.insecure_registries.iter().any(|listed| listed == host)
     }
-}
-
-/// Whether a registry's `host[:port]` is on loopback.
-fn is_loopback(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name == "localhost" || name == "[::1]" || name.parse().is_ok_and(|address: std::net::Ipv4Addr| address.is_loopback())
 }
 
 /// A daemon that has answered.
@@ -97,9 +94,9 @@ pub enum BuilderChoice {
 }
 
 /// A client for the daemon there; nothing is asked yet.
-fn client(endpoint: &Endpoint) -> Result<(Dialler, Docker), Error> {
+fn client(endpoint: &Endpoint, access: &Access) -> Result<(Dialler, Docker), Error> {
     debug!("the daemon is {} (from {})", endpoint.address, endpoint.source);
-    let dialler = Dialler::new(endpoint)?;
+    let dialler = Dialler::new(endpoint, &access.proxies)?;
     let docker = dialler.client()?.with_request_modifier(url_safe_credentials);
     Ok((dialler, docker))
 }
@@ -129,7 +126,7 @@ impl Daemon {
     /// # Errors
     /// When no daemon answers at `endpoint`, or it may not be used, with what to do about it.
     pub async fn connect(endpoint: &Endpoint, choice: BuilderChoice, access: Access) -> Result<Self, Error> {
-        let (dialler, docker) = client(endpoint)?;
+        let (dialler, docker) = client(endpoint, &access)?;
         let connecting = async {
             match choice {
                 BuilderChoice::Classic => Ok(None),

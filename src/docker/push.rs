@@ -12,10 +12,11 @@ use futures_util::StreamExt;
 
 use super::build::{Built, Names};
 use super::meter::metered;
-use super::{Access, Daemon, is_loopback, said};
+use super::{Access, Daemon, said};
 use crate::credentials::{Credential, Right, forbidden_hint, unauthorized_hint};
 use crate::event::{Event, Events};
 use crate::problem::Problem;
+use crate::proxy::is_loopback;
 use crate::reference::{Digest, Reference};
 
 #[derive(Clone, Debug)]

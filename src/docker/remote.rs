@@ -155,9 +155,9 @@ impl Remote {
 impl Member {
     async fn connect(node: &Node, access: &Access) -> Result<Self, Error> {
         let buildkit = match &node.reach {
-            Reach::Listening(endpoint) => BuildKit::listening(&Dialler::new(endpoint)?, access.clone()).await?,
+            Reach::Listening(endpoint) => BuildKit::listening(&Dialler::new(endpoint, &access.proxies)?, access.clone()).await?,
             Reach::Container { name, daemon } => {
-                let (dialler, docker) = client(daemon)?;
+                let (dialler, docker) = client(daemon, access)?;
                 let docker = dialler.answered(docker.negotiate_version()).await?;
                 BuildKit::in_container(docker, name, access.clone()).await.map_err(|error| {
                     Problem::failed(format!(

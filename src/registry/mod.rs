@@ -14,7 +14,6 @@ mod error;
 mod host;
 mod list;
 mod manifests;
-mod proxy;
 mod retry;
 mod tls;
 mod tokens;
@@ -30,6 +29,7 @@ use std::time::Duration;
 use crate::credentials::Credentials;
 use crate::docker_config::Environment;
 use crate::problem::Problem;
+use crate::proxy::{Proxies, is_loopback};
 use crate::reference::Repository;
 
 pub use content::{ByteStream, Content};
@@ -40,7 +40,6 @@ pub use manifests::{Deleted, Descriptor, Manifest, ManifestName};
 pub use uploads::Uploaded;
 
 use host::Host;
-use proxy::Proxies;
 use tls::Trust;
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -58,10 +57,7 @@ pub struct Options {
     pub certificate_folder: Option<PathBuf>,
     /// Docker's `certs.d` folders: each may have a folder `HOST[:PORT]` with CAs (`*.crt`) and client pairs (`*.cert`, `*.key`).
     pub certs_d: Vec<PathBuf>,
-    /// `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`; they may carry a password.
-    pub https_proxy: Option<String>,
-    pub http_proxy: Option<String>,
-    pub no_proxy: Option<String>,
+    pub proxies: Proxies,
     pub on_waiting: Option<OnWaiting>,
     /// How long a registry may be silent; a minute, where nothing is said.
     pub patience: Option<Duration>,
@@ -72,7 +68,6 @@ impl Options {
     #[must_use]
     pub fn from_environment(env: &Environment<'_>, insecure: Vec<String>) -> Self {
         let set = |name: &str| env(name).filter(|value| !value.is_empty());
-        let either = |name: &str| set(name).or_else(|| set(&name.to_lowercase()));
         let config_home = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| format!("{home}/.config")));
         let rootless = config_home.map(|home| PathBuf::from(home).join("docker/certs.d"));
         Self {
@@ -80,9 +75,7 @@ impl Options {
             certificate_file: set("SSL_CERT_FILE").map(PathBuf::from),
             certificate_folder: set("SSL_CERT_DIR").map(PathBuf::from),
             certs_d: rootless.into_iter().chain([PathBuf::from("/etc/docker/certs.d")]).collect(),
-            https_proxy: either("HTTPS_PROXY"),
-            http_proxy: either("HTTP_PROXY"),
-            no_proxy: either("NO_PROXY"),
+            proxies: Proxies::from_environment(env),
             on_waiting: None,
             patience: None,
         }
@@ -121,11 +114,11 @@ impl Client {
     /// # Errors
     /// When a proxy's address is none.
     pub fn new(credentials: Credentials, options: Options) -> Result<Self, Problem> {
-        let proxies = Proxies::new(&options)?;
+        options.proxies.check()?;
         let surroundings = Surroundings {
             trust: Trust::new(options.certificate_file, options.certificate_folder, options.certs_d),
             insecure: options.insecure,
-            proxies,
+            proxies: options.proxies,
             on_waiting: options.on_waiting,
             patience: options.patience.unwrap_or(PATIENCE),
         };
@@ -199,32 +192,12 @@ impl fmt::Debug for Remote {
     }
 }
 
-/// `localhost`, `127.0.0.0/8` and `::1`, with or without a port.
-fn is_loopback(authority: &str) -> bool {
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
-    };
-    let address = host.parse::<std::net::IpAddr>();
-    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::credentials::HELPER_TIMEOUT;
     use crate::docker_config::DockerConfig;
     use crate::reference::{Digest, Tag};
-
-    #[test]
-    fn loopback_is_by_name_or_address() {
-        for yes in ["localhost", "localhost:5000", "127.0.0.1:1", "127.9.9.9", "[::1]:5000", "[::1]"] {
-            assert!(is_loopback(yes), "{yes}");
-        }
-        for no in ["localhost.example", "128.0.0.1", "[::2]:1", "gcr.io", "127.0.0.1.nip.io", ""] {
-            assert!(!is_loopback(no), "{no}");
-        }
-    }
 
     #[test]
     fn work_can_be_given_to_other_threads() {
@@ -253,8 +226,8 @@ mod tests {
             _ => None,
         };
         let options = Options::from_environment(&env, Vec::new());
-        assert_eq!(options.https_proxy.as_deref(), Some("http://p:1"));
-        assert_eq!(options.no_proxy.as_deref(), Some("a"));
+        assert_eq!(options.proxies.https, "http://p:1");
+        assert_eq!(options.proxies.exceptions, "a");
         assert_eq!(options.certificate_file, None);
         assert_eq!(options.certs_d[0], PathBuf::from("/h/.config/docker/certs.d"));
     }

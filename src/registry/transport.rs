@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{HeaderValue, PROXY_AUTHORIZATION};
+use hyper::header::PROXY_AUTHORIZATION;
 use hyper::http::uri::{Authority, Scheme};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::{Request, Response, Uri};
@@ -20,7 +20,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -30,6 +30,7 @@ use super::Surroundings;
 use super::content::Body;
 use super::error::Error;
 use super::tls::Proof;
+use crate::proxy::tunnel;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Proxy and TLS included.
@@ -39,7 +40,6 @@ const AFTER_UPLOAD: u32 = 5;
 const SAID_AFTER: Duration = Duration::from_secs(1);
 const POOL_IDLE: Duration = Duration::from_mins(1);
 const HTTP2_PING: Duration = Duration::from_secs(15);
-const LONGEST_PROXY_ANSWER: usize = 16 * 1024;
 
 pub(super) struct Transport {
     client: legacy::Client<Connector, Body>,
@@ -219,8 +219,11 @@ impl Connector {
             return Ok(Link::new(stream, Negotiated::Http1, proxy.is_some()));
         }
         if let Some(proxy) = &proxy {
-            let credential = proxy.basic_auth().map(HeaderValue::as_bytes);
-            tunnel(&mut stream, authority, credential).await?;
+            let target = match authority.port() {
+                Some(_) => authority.to_string(),
+                None => format!("{authority}:443"),
+            };
+            tunnel(&mut stream, proxy, &target).await?;
         }
         self.encrypt(stream, authority).await
     }
@@ -282,41 +285,6 @@ fn io_error(error: impl StdError + Send + Sync + 'static) -> io::Error {
 fn server_name(authority: &Authority) -> io::Result<ServerName<'static>> {
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     ServerName::try_from(host.to_owned()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
-}
-
-/// Asks a proxy for a connection to `authority` (RFC 9110, section 9.3.6).
-async fn tunnel(stream: &mut Stream, authority: &Authority, credential: Option<&[u8]>) -> io::Result<()> {
-    let target = match authority.port() {
-        Some(_) => authority.to_string(),
-        None => format!("{authority}:443"),
-    };
-    let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n").into_bytes();
-    if let Some(credential) = credential {
-        request.extend_from_slice(b"Proxy-Authorization: ");
-        request.extend_from_slice(credential);
-        request.extend_from_slice(b"\r\n");
-    }
-    request.extend_from_slice(b"\r\n");
-    stream.write_all(&request).await?;
-    stream.flush().await?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        if head.len() == LONGEST_PROXY_ANSWER {
-            return Err(io::Error::other("the proxy's answer is too long"));
-        }
-        head.push(stream.read_u8().await?);
-    }
-    let status = head.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
-    match status {
-        Some(status) if status.starts_with('2') => Ok(()),
-        Some("407") => Err(io::Error::new(io::ErrorKind::PermissionDenied, "the proxy wants other credentials")),
-        status => {
-            let status = super::error::quoted(status.unwrap_or_default());
-            Err(io::Error::other(format!(
-                "the proxy does not connect to {target} (it said {status})"
-            )))
-        }
-    }
 }
 
 impl Service<Uri> for Connector {

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::doors::{Certificates, Door, Silent, free_port};
+use crate::proxy;
 use crate::support::{NOWHERE, Project, Ran};
 
 const LOOPBACK: &str = "IP:127.0.0.1,DNS:localhost";
@@ -184,6 +185,28 @@ fn in_a_container() {
             "docker buildx inspect --bootstrap",
         ]);
     project.docker(&["image", "rm", "--no-prune", &name]);
+}
+
+#[test]
+fn through_a_proxy() {
+    if !can_be_apart() {
+        return;
+    }
+    let certificates = Certificates::for_server("DNS:builder.test");
+    let door = Door::buildkit(Some(&certificates));
+    let (proxy, asked) = proxy::tunnel(door.address().trim_start_matches("tcp://"));
+    let builder = with_tls(&door, &certificates).replace(&door.address(), "tcp://builder.test:1234");
+    let project = family().with("HTTPS_PROXY", format!("http://kevin:hunter2@{proxy}"));
+    builds_and_pushes(&project, &["--builder", &builder]);
+    for head in asked.try_iter() {
+        assert!(head.starts_with("CONNECT builder.test:1234 HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("Proxy-Authorization: Basic a2V2aW46aHVudGVyMg=="), "{head}");
+    }
+    project
+        .with("HTTPS_PROXY", "http://kevin:hunter2@127.0.0.1:1")
+        .run(&["build", "--builder", &builder])
+        .ended(1)
+        .says(&["the proxy cannot be reached"]);
 }
 
 /// Which builder a verbose run built each image with.

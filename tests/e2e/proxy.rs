@@ -71,6 +71,36 @@ impl StoppingDaemon {
     }
 }
 
+/// A proxy that connects whoever asks for anything to `server`, and tells what it was asked.
+pub fn tunnel(server: &str) -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let host = listener.local_addr().expect("an address").to_string();
+    let (server, (tell, asked)) = (server.to_owned(), mpsc::channel());
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).expect("a request");
+                head.extend(byte);
+            }
+            let _ = tell.send(String::from_utf8(head).expect("text"));
+            client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("written");
+            let server = TcpStream::connect(&server).expect("the server answers");
+            let (mut from_client, mut to_server) = (client.try_clone().expect("cloned"), server.try_clone().expect("cloned"));
+            thread::spawn(move || {
+                pass(&mut from_client, &mut to_server, |_| false);
+                let _ = to_server.shutdown(Shutdown::Write);
+            });
+            thread::spawn(move || {
+                pass(&mut { server }, &mut client, |_| false);
+                let _ = client.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    (host, asked)
+}
+
 /// Until one side ends, or what came is a fault, which is told.
 fn pass(from: &mut impl Read, to: &mut impl Write, is_fault: impl Fn(&[u8]) -> bool) -> bool {
     let mut buffer = vec![0; 64 << 10];

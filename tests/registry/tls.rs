@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lattice_images::problem::Problem;
+use lattice_images::proxy::Proxies;
 use lattice_images::reference::Tag;
 use lattice_images::registry::{Client, Error, Kind, Options};
 use rustls::ServerConfig;
@@ -75,8 +76,11 @@ impl Authority {
 
 fn through(proxy: &Tunnel) -> Options {
     Options {
-        https_proxy: Some(format!("http://{}", proxy.host)),
-        http_proxy: Some(format!("http://{}", proxy.host)),
+        proxies: Proxies {
+            https: format!("http://{}", proxy.host),
+            http: format!("http://{}", proxy.host),
+            ..Proxies::default()
+        },
         ..Options::default()
     }
 }
@@ -214,9 +218,12 @@ async fn plain_http_goes_through_its_proxy_as_a_whole_uri() {
     let proxy = Tunnel::asking(&registry.host, Some("kevin:p@ss")).await;
     let options = Options {
         insecure: vec!["registry.test:5000".to_owned()],
-        http_proxy: Some(format!("http://kevin:p%40ss@{}", proxy.host)),
-        // TLS is tried first, and ends at once
-        https_proxy: Some("http://127.0.0.1:1".to_owned()),
+        proxies: Proxies {
+            http: format!("http://kevin:p%40ss@{}", proxy.host),
+            // TLS is tried first, and ends at once
+            https: "http://127.0.0.1:1".to_owned(),
+            ..Proxies::default()
+        },
         ..Options::default()
     };
     works(&client(&[], options), "registry.test:5000").await;
@@ -234,7 +241,10 @@ async fn a_proxy_that_is_gone_or_wants_to_know_us_is_told_of() {
     let host = "registry.test:5000";
     let asking = Tunnel::asking(&registry.host, Some("kevin:hunter2")).await;
     let options = |proxy: &str| Options {
-        https_proxy: Some(proxy.to_owned()),
+        proxies: Proxies {
+            https: proxy.to_owned(),
+            ..Proxies::default()
+        },
         certificate_file: Some(ours.path("ca.crt")),
         ..Options::default()
     };

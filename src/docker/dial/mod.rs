@@ -20,6 +20,7 @@ use futures_util::FutureExt as _;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, UPGRADE};
+use hyper::http::uri::Scheme;
 use hyper::upgrade::Upgraded;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
@@ -32,6 +33,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::endpoint::{Address, Endpoint};
 use crate::problem::Problem;
+use crate::proxy::{Proxies, tunnel};
 use explain::{is_vague, unanswered, unreachable};
 
 /// A build answers with its first header only when it has read the whole context, so there is no bound to give.
@@ -39,6 +41,9 @@ const REQUEST_TIMEOUT_SECONDS: u64 = 24 * 60 * 60;
 
 /// After so long, a client that was not refused is accepted.
 const REFUSAL: Duration = Duration::from_secs(2);
+
+/// The port of a proxy that names none.
+const HTTP: u16 = 80;
 
 /// HTTP wants a host, and which one is of no account to a daemon.
 const ANY_HOST: &str = "docker";
@@ -75,16 +80,18 @@ impl std::error::Error for NotUpgraded {}
 pub(super) struct Dialler {
     endpoint: Arc<Endpoint>,
     tls: Option<TlsConnector>,
+    proxies: Proxies,
 }
 
 impl Dialler {
     /// Reads the certificates; nothing is connected to.
-    pub(super) fn new(endpoint: &Endpoint) -> Result<Self, Problem> {
+    pub(super) fn new(endpoint: &Endpoint, proxies: &Proxies) -> Result<Self, Problem> {
         let tls = endpoint.tls.as_ref().map(tls::client_config).transpose();
         let tls = tls.map_err(|error| explain::unusable_certificates(endpoint, &error))?;
         Ok(Self {
             endpoint: Arc::new(endpoint.clone()),
             tls: tls.map(|config| TlsConnector::from(Arc::new(config))),
+            proxies: proxies.clone(),
         })
     }
 
@@ -182,8 +189,7 @@ impl Dialler {
     }
 
     async fn dial_tcp(&self, host: &str, port: u16) -> io::Result<Stream> {
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
+        let stream = self.dial_plain(host, port).await?;
         let Some(tls) = &self.tls else {
             return Ok(Box::new(stream));
         };
@@ -195,6 +201,31 @@ impl Dialler {
             .unwrap_or(host);
         let name = name.to_owned().try_into().map_err(io::Error::other)?;
         Ok(Box::new(tls.connect(name, stream).await?))
+    }
+
+    /// Directly, or through the proxy that the environment has for such an address.
+    async fn dial_plain(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let target = if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        };
+        let uri: Uri = format!("{scheme}://{target}").parse().map_err(io::Error::other)?;
+        let Some(proxy) = self.proxies.to(&uri) else {
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            return Ok(stream);
+        };
+        if proxy.uri().scheme() == Some(&Scheme::HTTPS) {
+            return Err(io::Error::other("a proxy that wants TLS is gone through to registries only"));
+        }
+        let (host, port) = (proxy.uri().host().unwrap_or_default(), proxy.uri().port_u16().unwrap_or(HTTP));
+        let connected = TcpStream::connect((host, port)).await;
+        let mut stream = connected.map_err(|error| io::Error::other(format!("the proxy cannot be reached: {error}")))?;
+        stream.set_nodelay(true)?;
+        tunnel(&mut stream, &proxy, &target).await?;
+        Ok(stream)
     }
 }
 
