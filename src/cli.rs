@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::manifest::DEFAULT_REGISTRY;
 
@@ -64,6 +65,23 @@ Examples:
 
 A manifest is not needed; where there is one, only its registry and its images' names are read.";
 
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  lattice-images completions bash >~/.local/share/bash-completion/completions/lattice-images
+  lattice-images completions zsh >~/.zfunc/_lattice-images
+  lattice-images completions fish >~/.config/fish/completions/lattice-images.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  lattice-images man | man -l -
+  lattice-images man --dir ~/.local/share/man/man1";
+
+const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  lattice-images schema >images.schema.json
+
+With `# yaml-language-server: $schema=images.schema.json` as the first line of images.yaml, editors check and complete it.";
+
 /// Build a team's set of Docker images and publish the set to a channel
 #[derive(Debug, Parser)]
 #[command(name = "lattice-images", version, after_help = AFTER_HELP, max_term_width = 100, arg_required_else_help = true)]
@@ -112,6 +130,30 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Check what the tool needs: builder, registry, credentials, git, names; and say how to mend it
+    ///
+    /// Exit codes: 0 all is well, 1 something is not.
+    Doctor {
+        /// The builder to check, as with `build` [default: the one that builds]
+        #[arg(long, value_name = "BUILDER")]
+        builder: Vec<String>,
+    },
+    /// Print what completes the program's command line in a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Print the program's manual page, or write one for each command
+    #[command(after_help = MAN_EXAMPLES)]
+    Man {
+        /// Write the pages of all commands into this folder
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Print the JSON schema of `images.yaml`, for editors
+    #[command(after_help = SCHEMA_EXAMPLES)]
+    Schema,
     /// Show your four channels, look into them, copy them, go back
     #[command(after_help = CHANNELS_EXAMPLES)]
     Channels {
@@ -127,7 +169,7 @@ impl Command {
         match self {
             Self::PushAll(push) | Self::PushImage { push, .. } => push.run.timings.as_deref(),
             Self::Build { run, .. } => run.timings.as_deref(),
-            Self::Status { .. } | Self::Channels { .. } => None,
+            _ => None,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use crate::dockerfile::ReferenceKind;
 use crate::manifest::{Build, NamedContext};
 use crate::problem::Problem;
 use crate::reference::Digest;
@@ -22,6 +23,24 @@ pub fn of(build: &Build, is_sibling: impl Fn(&str) -> bool) -> Result<BTreeSet<S
     names.extend(build.args.get(SYNTAX_ARG).map(|syntax| first_word(syntax).to_owned()));
     names.extend(build.additional_contexts.values().filter_map(image).map(str::to_owned));
     Ok(names)
+}
+
+/// The names of the images that stages of the Dockerfile are FROM, siblings among them, each with the platform that is meant.
+///
+/// # Errors
+/// What is wrong with the Dockerfile.
+pub fn bases(build: &Build) -> Result<BTreeSet<(String, String)>, Problem> {
+    let mut bases = BTreeSet::new();
+    for platform in &build.platforms {
+        let references = build.of_platform(platform, |dockerfile, args| {
+            dockerfile.image_references(args, build.target.as_deref())
+        })?;
+        for base in references.into_iter().filter(|reference| reference.kind == ReferenceKind::From) {
+            let name = build.additional_contexts.get(&base.name).map_or(Some(base.name.as_str()), image);
+            bases.extend(name.map(|name| (name.to_owned(), base.platform.unwrap_or_else(|| platform.clone()))));
+        }
+    }
+    Ok(bases)
 }
 
 /// Where the Dockerfile names the images of `digests`, with what takes the place of each name.
@@ -58,7 +77,8 @@ pub fn with_digests(build: &Build, digests: &BTreeMap<String, Digest>) -> Build 
 }
 
 /// `name:tag@digest`, which every builder takes by the digest. A name that has a digest keeps it.
-fn pinned(name: &str, digest: &Digest) -> String {
+#[must_use]
+pub fn pinned(name: &str, digest: &Digest) -> String {
     if name.contains('@') {
         name.to_owned()
     } else {
@@ -116,6 +136,22 @@ mod tests {
         build.args.insert(SYNTAX_ARG.to_owned(), "x.io/other option".to_owned());
         let names = of(&build, |_| false).expect("found");
         assert!(names.contains("x.io/other") && !names.contains("docker/dockerfile:1") && names.contains("base"));
+    }
+
+    #[test]
+    fn what_stages_are_from_is_told_with_its_platform() {
+        let text = "ARG B=debian:12\nFROM --platform=linux/arm64 $B AS one\nFROM x.io/not-needed\nFROM named\nCOPY --from=one /a /a\nCOPY --from=x.io/tool /b /b\n";
+        let mut build = one_build(text);
+        let named = NamedContext::Image("docker-image://x.io/context:1".to_owned());
+        build.additional_contexts.insert("named".to_owned(), named);
+        build.platforms = vec!["linux/amd64".to_owned(), "linux/s390x".to_owned()];
+        let expected = [
+            ("debian:12", "linux/arm64"),
+            ("x.io/context:1", "linux/amd64"),
+            ("x.io/context:1", "linux/s390x"),
+        ];
+        let expected = expected.map(|(name, platform)| (name.to_owned(), platform.to_owned())).into();
+        assert_eq!(bases(&build).expect("found"), expected);
     }
 
     #[test]

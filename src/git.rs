@@ -125,6 +125,13 @@ impl Repository {
         false
     }
 
+    /// Whether the repository has `branch`, or a remote's side of it.
+    pub async fn has_branch(&self, branch: &str) -> bool {
+        let patterns = [format!("refs/heads/{branch}"), format!("refs/remotes/*/{branch}")];
+        let found = self.ask(&["for-each-ref", "--format=%(refname)", &patterns[0], &patterns[1]]).await;
+        found.is_ok_and(|found| !found.is_empty())
+    }
+
     /// The remote's side of `branch`, and whether it has `commit`; none where the branch has no remote.
     pub async fn pushed(&self, branch: &str, commit: &Commit) -> Option<(String, bool)> {
         let upstream = format!("{branch}@{{upstream}}");

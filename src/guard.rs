@@ -1,7 +1,11 @@
 //! Whether sources may become the channel `stable`. A courtesy of the client: whoever may push may push `stable`.
 
+use std::collections::BTreeSet;
+
 use crate::git::{Ancestry, Commit, Repository, Revision};
-use crate::record::Record;
+use crate::problem::printable;
+use crate::record::{Entry, Record};
+use crate::reference::ImageName;
 
 /// What is known of the sources, and of what they are to replace.
 #[derive(Clone, Debug)]
@@ -16,6 +20,55 @@ pub struct Sources {
     /// What a rollback took out of it.
     pub rolled_back: Option<(Commit, Ancestry)>,
     pub shallow: bool,
+    pub images: Images,
+}
+
+/// What is known of the images that are to be published.
+#[derive(Clone, Debug, Default)]
+pub struct Images {
+    /// Images of elsewhere that they stand on and whose digests are not from their registries.
+    unresolved: BTreeSet<String>,
+    /// What is not as it was published, in words.
+    platforms: Vec<String>,
+}
+
+impl Images {
+    /// `name` stands for the image in messages; `published` is what the channel has of it.
+    pub fn add(&mut self, name: &str, platforms: &[String], unresolved: &[String], published: Option<&Entry>) {
+        self.unresolved.extend(unresolved.iter().cloned());
+        let sorted = |platforms: &[String]| platforms.iter().cloned().collect::<BTreeSet<_>>();
+        // another tool's image has none in the record
+        if let Some(before) = published.filter(|before| !before.platforms.is_empty() && !platforms.is_empty())
+            && sorted(&before.platforms) != sorted(platforms)
+        {
+            let (before, now) = (before.platforms.join(", "), platforms.join(", "));
+            self.platforms
+                .push(printable(&format!("`{name}` is for {now}, and what is published is for {before}")));
+        }
+    }
+}
+
+/// What of a channel's images did not come from `branch`: each keeps its own revision while others are replaced.
+pub async fn strays(repository: &Repository, branch: &str, images: impl IntoIterator<Item = (&ImageName, Option<&Entry>)>) -> Vec<String> {
+    let mut strays = Vec::new();
+    for (image, entry) in images {
+        let Some(revision) = entry.and_then(|entry| entry.revision.as_ref()) else {
+            strays.push(format!("it is not known which commit `{image}` is from"));
+            continue;
+        };
+        let commit = revision.commit.short();
+        let detached = Revision {
+            branch: None,
+            ..revision.clone()
+        };
+        if revision.dirty {
+            strays.push(format!("`{image}` was built with changes that are not in {commit}"));
+        }
+        if !repository.is_on(branch, &detached).await {
+            strays.push(format!("`{image}` is from {commit}, which is not on `{branch}`"));
+        }
+    }
+    strays
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +81,13 @@ pub enum Verdict {
 }
 
 impl Sources {
-    pub async fn of(repository: &Repository, revision: Result<Revision, String>, branch: &str, record: Option<&Record>) -> Self {
+    pub async fn of(
+        repository: &Repository,
+        revision: Result<Revision, String>,
+        branch: &str,
+        record: Option<&Record>,
+        images: Images,
+    ) -> Self {
         let mut sources = Self {
             revision,
             on_branch: false,
@@ -36,6 +95,7 @@ impl Sources {
             published: None,
             rolled_back: None,
             shallow: false,
+            images,
         };
         let Ok(revision) = &sources.revision else { return sources };
         let commit = &revision.commit;
@@ -62,13 +122,24 @@ impl Sources {
     /// `superseding` is for CI: its older runs may come after newer ones, and that is no failure.
     #[must_use]
     pub fn judge(&self, branch: &str, superseding: bool) -> Verdict {
-        let revision = match &self.revision {
-            Ok(revision) => revision,
-            Err(why) => return Verdict::Violated(vec![format!("the sources have no revision: {why}")]),
-        };
         if let (true, Some((published, Ancestry::Older))) = (superseding, &self.published) {
             return Verdict::Superseded(published.clone());
         }
+        let mut violations = match &self.revision {
+            Ok(revision) => self.violations_of(revision, branch),
+            Err(why) => vec![format!("the sources have no revision: {why}")],
+        };
+        let unresolved = self.images.unresolved.iter();
+        violations.extend(unresolved.map(|base| format!("`{}` was not resolved at its registry", printable(base))));
+        violations.extend(self.images.platforms.iter().cloned());
+        if violations.is_empty() {
+            Verdict::Clear
+        } else {
+            Verdict::Violated(violations)
+        }
+    }
+
+    fn violations_of(&self, revision: &Revision, branch: &str) -> Vec<String> {
         let mut violations = Vec::new();
         if !self.on_branch {
             violations.push(match &revision.branch {
@@ -95,11 +166,7 @@ impl Sources {
                 violations.push(self.stands_wrong(&revision.commit, *ancestry, other, what));
             }
         }
-        if violations.is_empty() {
-            Verdict::Clear
-        } else {
-            Verdict::Violated(violations)
-        }
+        violations
     }
 
     fn stands_wrong(&self, commit: &Commit, ancestry: Ancestry, other: &Commit, what: &str) -> String {
@@ -121,6 +188,8 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Writer;
+    use crate::reference::Digest;
 
     fn commit(digit: char) -> Commit {
         Commit::try_from(digit.to_string().repeat(40)).expect("a commit")
@@ -139,6 +208,7 @@ mod tests {
             published: Some((commit('b'), Ancestry::Newer)),
             rolled_back: None,
             shallow: false,
+            images: Images::default(),
         }
     }
 
@@ -180,6 +250,7 @@ mod tests {
             s.published = Some((commit('b'), Ancestry::Unknown));
         });
         assert!(shallow[0].contains("fetch-depth: 0"), "{shallow:?}");
+        assert_eq!(violations(|s| s.images.add("api", &[], &["debian:12".into()], None)).len(), 1);
         let all = violations(|s| {
             s.on_branch = false;
             s.remote = Some(("origin/master".into(), false));
@@ -187,6 +258,30 @@ mod tests {
             s.published = Some((commit('b'), Ancestry::Older));
         });
         assert_eq!(all.len(), 4);
+    }
+
+    #[test]
+    fn platforms_are_those_that_are_published() {
+        let entry = |platforms: &[&str]| Entry {
+            digest: Digest::of(b"x"),
+            fingerprint: None,
+            revision: None,
+            platforms: platforms.iter().map(|platform| (*platform).to_owned()).collect(),
+            unresolved: Vec::new(),
+            writer: Writer::new("kevin".into(), "host".into()),
+        };
+        let told = |now: &[&str], before: &Entry| {
+            let mut images = Images::default();
+            images.add("api", &entry(now).platforms, &[], Some(before));
+            images.platforms
+        };
+        let both = entry(&["linux/amd64", "linux/arm64"]);
+        assert_eq!(told(&["linux/arm64", "linux/amd64"], &both), [""; 0]);
+        assert_eq!(
+            told(&["linux/amd64"], &both),
+            ["`api` is for linux/amd64, and what is published is for linux/amd64, linux/arm64"]
+        );
+        assert_eq!(told(&["linux/amd64"], &entry(&[])), [""; 0], "another tool's");
     }
 
     #[test]

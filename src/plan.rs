@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::channel::{ChannelName, Owner, Variant};
 use crate::dockerfile::ImageReference;
 use crate::externals;
-use crate::manifest::{Build, Image, Manifest};
+use crate::manifest::{Build, Image, Manifest, UtilitiesSource};
 use crate::problem::{Problem, nearest, printable};
 use crate::reference::{ImageName, Reference, Registry};
 
@@ -34,13 +34,7 @@ impl Plan {
 impl Plan {
     /// The images of elsewhere that the builds resolve.
     pub fn externals(&self) -> impl Iterator<Item = &str> {
-        self.steps
-            .iter()
-            .flat_map(|step| match &step.work {
-                Work::Build { external, .. } => external.as_slice(),
-                Work::AddUtilities { .. } => &[],
-            })
-            .map(String::as_str)
+        self.steps.iter().flat_map(Step::externals).map(String::as_str)
     }
 
     /// What a step's image runs on.
@@ -74,7 +68,12 @@ pub enum Work {
         external: Vec<String>,
     },
     /// The build of the step `normal` plus one layer.
-    AddUtilities { normal: usize, platforms: Vec<String> },
+    AddUtilities {
+        normal: usize,
+        platforms: Vec<String>,
+        /// The image that holds the utilities, where one does.
+        external: Vec<String>,
+    },
 }
 
 /// A place in a Dockerfile that names another image of the manifest.
@@ -92,6 +91,14 @@ impl Step {
         match self.variant {
             Variant::Normal => self.image.to_string(),
             Variant::Debug => format!("{}:debug", self.image),
+        }
+    }
+
+    /// The images of elsewhere that it resolves.
+    #[must_use]
+    pub fn externals(&self) -> &[String] {
+        match &self.work {
+            Work::Build { external, .. } | Work::AddUtilities { external, .. } => external,
         }
     }
 
@@ -242,6 +249,10 @@ impl<'m> Planner<'m> {
         Ok(Work::AddUtilities {
             normal: self.step(image, Variant::Normal)?,
             platforms: build.platforms.clone(),
+            external: match &self.manifest.utilities.source {
+                UtilitiesSource::Image(image) => vec![image.clone()],
+                UtilitiesSource::Path(_) => Vec::new(),
+            },
         })
     }
 

@@ -91,6 +91,9 @@ pub struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<Revision>,
     pub platforms: Vec<String>,
+    /// Images of elsewhere that it stands on and whose digests were not from their registries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unresolved: Vec<String>,
     /// Who published it first in this channel, and when.
     pub writer: Writer,
 }

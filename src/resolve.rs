@@ -1,10 +1,16 @@
 //! The images of elsewhere that builds stand on, by digest: asked of their registries, once a run.
 
+mod triggers;
+
+pub use triggers::triggers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::atomic;
 use crate::problem::{Problem, printable};
@@ -20,6 +26,18 @@ const MOST: usize = 10_000;
 pub struct Base {
     pub digest: Digest,
     pub source: Source,
+    /// Whether it has instructions for what is FROM it (`ONBUILD`), as far as who told the digest told that too.
+    pub triggers: Option<bool>,
+}
+
+impl Base {
+    fn of(digest: Digest, source: Source) -> Self {
+        Self {
+            digest,
+            source,
+            triggers: None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,18 +55,16 @@ pub enum Source {
 /// Of the rest, each comes with why it cannot be had.
 pub async fn resolve(names: &BTreeSet<String>, client: &Client, cache: Option<&Path>) -> (BTreeMap<String, Base>, Vec<(String, Problem)>) {
     let asked = join_all(names.iter().map(async |name| (name, ask(name, client).await))).await;
-    let memory = Memory::of(cache.filter(|_| !names.is_empty()));
+    let memory = Memory::<Digest>::of(cache.filter(|_| !names.is_empty()), FILE);
     let (mut bases, mut unknown, mut learned) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
     for (name, answer) in asked {
-        match (answer, memory.digests.get(name)) {
+        match (answer, memory.known.get(name)) {
             (Ok(digest), _) => {
                 learned.insert(name.clone(), digest.clone());
-                let source = Source::Registry;
-                bases.insert(name.clone(), Base { digest, source });
+                bases.insert(name.clone(), Base::of(digest, Source::Registry));
             }
             (Err(_), Some(digest)) => {
-                let (digest, source) = (digest.clone(), Source::Remembered);
-                bases.insert(name.clone(), Base { digest, source });
+                bases.insert(name.clone(), Base::of(digest.clone(), Source::Remembered));
             }
             (Err(problem), None) => unknown.push((name.clone(), problem)),
         }
@@ -69,7 +85,10 @@ async fn ask(name: &str, client: &Client) -> Result<Digest, Problem> {
 }
 
 /// The repository and the tag that a name means, as Docker completes it (distribution/reference, `ParseDockerRef`).
-fn named(name: &str) -> Result<(Repository, Tag), Problem> {
+///
+/// # Errors
+/// When it is not an image's name.
+pub fn named(name: &str) -> Result<(Repository, Tag), Problem> {
     let without_digest = name.split('@').next().unwrap_or_default();
     let (path, tag) = match without_digest.rsplit_once(':') {
         Some((path, tag)) if !tag.contains('/') => (path, tag.parse()?),
@@ -90,27 +109,27 @@ fn named(name: &str) -> Result<(Repository, Tag), Problem> {
 }
 
 /// What earlier runs learned. It is lost when the file is torn.
-struct Memory {
+struct Memory<T> {
     file: Option<PathBuf>,
-    digests: BTreeMap<String, Digest>,
+    known: BTreeMap<String, T>,
 }
 
-impl Memory {
-    fn of(cache: Option<&Path>) -> Self {
-        let file = cache.map(|cache| cache.join(FILE));
+impl<T: PartialEq + Serialize + DeserializeOwned> Memory<T> {
+    fn of(cache: Option<&Path>, name: &str) -> Self {
+        let file = cache.map(|cache| cache.join(name));
         let text = file.as_ref().and_then(|file| fs::read(file).ok()).unwrap_or_default();
-        let digests = serde_json::from_slice(&text).unwrap_or_default();
-        Self { file, digests }
+        let known = serde_json::from_slice(&text).unwrap_or_default();
+        Self { file, known }
     }
 
-    fn learn(mut self, learned: BTreeMap<String, Digest>) {
-        let is_news = learned.iter().any(|(name, digest)| self.digests.get(name) != Some(digest));
+    fn learn(mut self, learned: BTreeMap<String, T>) {
+        let is_news = learned.iter().any(|(name, value)| self.known.get(name) != Some(value));
         let Some(file) = self.file.filter(|_| is_news) else { return };
-        if self.digests.len() > MOST {
-            self.digests.clear();
+        if self.known.len() > MOST {
+            self.known.clear();
         }
-        self.digests.extend(learned);
-        let text = serde_json::to_vec(&self.digests).unwrap_or_default();
+        self.known.extend(learned);
+        let text = serde_json::to_vec(&self.known).unwrap_or_default();
         let written = fs::create_dir_all(file.parent().unwrap_or(&file)).and_then(|()| atomic::write(&file, &text));
         if let Err(error) = written {
             tracing::debug!("{} cannot be written: {error}", file.display());
@@ -143,9 +162,10 @@ mod tests {
     fn what_was_learned_is_remembered() {
         let cache = tempfile::tempdir().expect("a folder");
         let digest = Digest::of(b"x");
-        Memory::of(Some(cache.path())).learn(BTreeMap::from([("debian:12".to_owned(), digest.clone())]));
-        assert_eq!(Memory::of(Some(cache.path())).digests.get("debian:12"), Some(&digest));
+        let memory = || Memory::of(Some(cache.path()), FILE);
+        memory().learn(BTreeMap::from([("debian:12".to_owned(), digest.clone())]));
+        assert_eq!(memory().known.get("debian:12"), Some(&digest));
         fs::write(cache.path().join(FILE), "{").expect("written");
-        assert!(Memory::of(Some(cache.path())).digests.is_empty());
+        assert!(memory().known.is_empty());
     }
 }

@@ -178,7 +178,7 @@ impl<'p, 'r> Builds<'p, 'r> {
                 };
                 workshop.engine.build(recipe, label, &self.events).await
             }
-            Work::AddUtilities { normal, platforms } => {
+            Work::AddUtilities { normal, platforms, .. } => {
                 let addition = Addition {
                     image: &step.image,
                     normal: &siblings[normal],

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Error};
 
 use super::interrupt::Interrupt;
@@ -16,9 +18,11 @@ pub async fn build(common: &Common, variants: Variants, options: &Run, images: &
         report::plan(&plan);
         return Ok(());
     }
+    session::warn_of_downloads(&plan)?;
     let interrupt = Interrupt::listen().context("listening for Ctrl-C")?;
     let (docker, contexts) = (session::Docker::configured()?, session::contexts());
-    let preparing = session::workshop(&docker, &manifest, &plan, &contexts, options);
+    let digests = BTreeMap::new();
+    let preparing = session::workshop(&docker, &manifest, &plan, &contexts, &digests, options);
     let workshop = session::unless_interrupted(&interrupt, preparing).await?;
     if !workshop.engine.keeps_images() {
         report::note(

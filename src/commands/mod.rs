@@ -2,7 +2,9 @@
 
 mod build;
 mod channels;
+mod doctor;
 mod interrupt;
+mod manual;
 mod push;
 mod remarks;
 mod session;
@@ -35,6 +37,10 @@ async fn carry_out(cli: &Cli) -> Result<Exit, Error> {
         Command::PushImage { images, push } => push::push(&cli.common, push, images).await.map(|()| Exit::Done),
         Command::Build { images, variants, run } => build::build(&cli.common, *variants, run, images).await.map(|()| Exit::Done),
         Command::Status { variants, json } => status::status(&cli.common, *variants, *json).await,
+        Command::Doctor { builder } => doctor::doctor(&cli.common, builder).await,
+        Command::Completions { shell } => Ok(manual::completions(*shell)),
+        Command::Man { dir } => Ok(manual::man(dir.as_deref())?),
+        Command::Schema => Ok(manual::schema()),
         Command::Channels { command } => channels::channels(&cli.common, command.as_ref()).await,
     }
 }

@@ -41,6 +41,7 @@ pub async fn push(common: &Common, push: &Push, images: &[String]) -> Result<(),
         report::plan(&plan);
         return Ok(());
     }
+    session::warn_of_downloads(&plan)?;
     let interrupt = Interrupt::listen().context("listening for Ctrl-C")?;
     let writer = Writer::new(user::os_name(), machine::host());
     let channels: Vec<String> = plan.channels.iter().map(|channel| format!("{registry}/{channel}")).collect();
@@ -169,7 +170,8 @@ impl Desk<'_> {
         if release.to_build().next().is_none() {
             return Ok(None);
         }
-        let connecting = session::workshop(&self.docker, self.manifest, release.plan(), &self.contexts, &push.run);
+        let digests = release.sources().digests();
+        let connecting = session::workshop(&self.docker, self.manifest, release.plan(), &self.contexts, &digests, &push.run);
         let (refused, workshop) = tokio::join!(
             release.refused_uploads().instrument(timing::part("may we push")),
             connecting.instrument(timing::part("connect")),

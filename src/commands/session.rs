@@ -1,6 +1,6 @@
 //! What several verbs begin with, and how those that build go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,14 +20,15 @@ use crate::docker::{Access, BuilderChoice, Busybox, Daemon, Engine};
 use crate::docker_config::{DockerConfig, Secret, process_environment};
 use crate::event::{Event, Events};
 use crate::execute::{Limits, OnFailure};
+use crate::externals;
 use crate::lock::{self, Lock};
 use crate::machine;
-use crate::manifest::{self, Environment, Lookup, Manifest, Outline};
+use crate::manifest::{self, Environment, Lookup, Manifest, Outline, Utilities, UtilitiesSource};
 use crate::plan::{self, Plan, Purpose, Request, Work};
 use crate::problem::Problem;
 use crate::proxy::Proxies;
 use crate::record::Writer;
-use crate::reference::{ImageName, Registry};
+use crate::reference::{Digest, ImageName, Registry};
 use crate::registry::{Client, Options};
 use crate::report::{self, Form, Logs, Reporter};
 use crate::run::Workshop;
@@ -168,25 +169,27 @@ pub fn contexts() -> Arc<Contexts> {
     Arc::new(Contexts::new(HashCache::new(cache().as_deref())))
 }
 
-/// Reaches what builds, and makes ready what builds of the plan need.
+/// Reaches what builds, and makes ready what builds of the plan need. `digests` take the places of images' names.
 pub async fn workshop(
     docker: &Docker,
     manifest: &Manifest,
     plan: &Plan,
     contexts: &Arc<Contexts>,
+    digests: &BTreeMap<String, Digest>,
     options: &Run,
 ) -> Result<Workshop, Error> {
     let mut utilities = BTreeMap::new();
     for platform in debug_platforms(plan) {
         utilities.insert(platform.to_owned(), Busybox::from_manifest(&manifest.utilities, platform)?);
     }
-    let (engine, proxies) = connect(docker, manifest, options).await?;
+    let (engine, proxies) = connect(docker, Some(manifest), &options.builder).await?;
     engine.refuse_what_it_cannot_do(plan.builds())?;
+    let source = by_digest(&manifest.utilities, digests);
     let mut ready = BTreeMap::new();
     for (platform, busybox) in utilities {
         let busybox = match busybox {
             Some(busybox) => busybox,
-            None => match engine.busybox(&manifest.utilities, &platform).await {
+            None => match engine.busybox(&source, &platform).await {
                 Ok(busybox) => busybox,
                 Err(error) => {
                     engine.tidy_up().await;
@@ -204,6 +207,16 @@ pub async fn workshop(
         proxies,
         utilities: ready,
     })
+}
+
+fn by_digest(utilities: &Utilities, digests: &BTreeMap<String, Digest>) -> Utilities {
+    let mut utilities = utilities.clone();
+    if let UtilitiesSource::Image(image) = &mut utilities.source
+        && let Some(digest) = digests.get(image)
+    {
+        *image = externals::pinned(image, digest);
+    }
+    utilities
 }
 
 /// Two runs on one machine that write to one channel take turns.
@@ -254,6 +267,24 @@ pub async fn shown<T>(
     }
 }
 
+/// What a build fetches unchecked is outside its fingerprint.
+pub fn warn_of_downloads(plan: &Plan) -> Result<(), Problem> {
+    let mut told = BTreeSet::new();
+    for step in &plan.steps {
+        let Work::Build { build, .. } = &step.work else { continue };
+        for line in build.of_each_platform(|dockerfile, args| dockerfile.unchecked_downloads(args, build.target.as_deref()))? {
+            let note = format!(
+                "{}:{line}: `{}` fetches an address without `--checksum`: when other content comes from there, the image is not built again",
+                build.dockerfile.file, step.image
+            );
+            if told.insert(note.clone()) {
+                report::note(&note);
+            }
+        }
+    }
+    Ok(())
+}
+
 pub fn debug_platforms(plan: &Plan) -> impl Iterator<Item = &str> {
     let platforms = plan.steps.iter().filter_map(|step| match &step.work {
         Work::AddUtilities { platforms, .. } => Some(platforms),
@@ -268,11 +299,14 @@ pub async fn daemon(docker: &Docker) -> Result<Daemon, Error> {
     Daemon::connect(&endpoint, which(), access(docker, Vec::new())?).await
 }
 
-async fn connect(docker: &Docker, manifest: &Manifest, options: &Run) -> Result<(Engine, Vec<(String, Secret)>), Error> {
+/// Reaches what builds: what `options` name, or else the environment or the manifest.
+pub async fn connect(docker: &Docker, manifest: Option<&Manifest>, options: &[String]) -> Result<(Engine, Vec<(String, Secret)>), Error> {
     let current = current()?;
-    let named = builder::named(&options.builder, &process_environment, &current, manifest.builder.as_ref());
+    let of_manifest = manifest.and_then(|manifest| manifest.builder.as_ref());
+    let named = builder::named(options, &process_environment, &current, of_manifest);
     let choice: Choice = builder::resolve(named.as_ref(), &process_environment, &docker.config)?;
-    let (engine, notes) = Engine::connect(&choice, which(), &access(docker, manifest.insecure_registries.clone())?).await?;
+    let insecure = manifest.map_or(Vec::new(), |manifest| manifest.insecure_registries.clone());
+    let (engine, notes) = Engine::connect(&choice, which(), &access(docker, insecure)?).await?;
     for note in notes {
         report::note(&note);
     }

@@ -10,14 +10,15 @@ use tracing::Instrument;
 use super::session::{self, Docker};
 use crate::context::Contexts;
 use crate::docker::Busybox;
+use crate::externals;
 use crate::fingerprint::{Surroundings, of_plan, read_ahead};
 use crate::manifest::{Manifest, UtilitiesSource};
-use crate::plan::{Plan, Work};
+use crate::plan::Plan;
 use crate::problem::Problem;
 use crate::registry::Client;
 use crate::release::Sources;
 use crate::report;
-use crate::resolve::{Base, Source, resolve};
+use crate::resolve::{Base, Source, resolve, triggers};
 use crate::timing;
 
 pub async fn sources(
@@ -29,11 +30,12 @@ pub async fn sources(
 ) -> Result<Sources, Error> {
     let ahead = (Arc::clone(plan), Arc::clone(contexts));
     let reading = tokio::task::spawn_blocking(move || read_ahead(&ahead.0, &ahead.1));
-    let resolving = bases(plan, manifest, docker, client).instrument(timing::part("resolve"));
+    let resolving = bases(plan, docker, client).instrument(timing::part("resolve"));
     let bases = tokio::try_join!(resolving, async { Ok(reading.await?) })?.0;
     let surroundings = Surroundings {
         bases: bases.iter().map(|(name, base)| (name.clone(), base.digest.clone())).collect(),
         utilities: utilities(plan, manifest, &bases)?,
+        triggers: with_triggers(plan, &bases, docker, client).await?,
         source_date_epoch: env::var("SOURCE_DATE_EPOCH").ok(),
         cache: session::cache(),
     };
@@ -46,11 +48,8 @@ pub async fn sources(
     })
 }
 
-async fn bases(plan: &Plan, manifest: &Manifest, docker: &Docker, client: &Client) -> Result<BTreeMap<String, Base>, Error> {
-    let mut names: BTreeSet<String> = plan.externals().map(str::to_owned).collect();
-    if let (UtilitiesSource::Image(image), true) = (&manifest.utilities.source, adds_utilities(plan)) {
-        names.insert(image.clone());
-    }
+async fn bases(plan: &Plan, docker: &Docker, client: &Client) -> Result<BTreeMap<String, Base>, Error> {
+    let names: BTreeSet<String> = plan.externals().map(str::to_owned).collect();
     let cache = session::cache();
     let (mut bases, unknown) = resolve(&names, client, cache.as_deref()).await;
     if !unknown.is_empty() {
@@ -76,8 +75,30 @@ async fn bases(plan: &Plan, manifest: &Manifest, docker: &Docker, client: &Clien
     Ok(bases)
 }
 
-fn adds_utilities(plan: &Plan) -> bool {
-    plan.steps.iter().any(|step| matches!(step.work, Work::AddUtilities { .. }))
+/// The bases whose instructions for what is FROM them make a build read more than its Dockerfile tells. One of which nobody
+/// can tell is among them: to look at too much is never wrong.
+async fn with_triggers(plan: &Plan, bases: &BTreeMap<String, Base>, docker: &Docker, client: &Client) -> Result<BTreeSet<String>, Error> {
+    let mut named = BTreeSet::new();
+    for build in plan.builds() {
+        named.extend(externals::bases(build)?);
+    }
+    named.retain(|(name, _)| bases.contains_key(name));
+    let (mut found, unknown) = triggers(&named, bases, client, session::cache().as_deref()).await;
+    let daemon = if unknown.is_empty() {
+        None
+    } else {
+        session::daemon(docker).await.ok()
+    };
+    for name in unknown {
+        let known = match &daemon {
+            Some(daemon) => daemon.known(&name).await.filter(|known| known.digest == bases[&name].digest),
+            None => None,
+        };
+        if known.and_then(|known| known.triggers) != Some(false) {
+            found.insert(name);
+        }
+    }
+    Ok(found)
 }
 
 /// What is added, by platform: the content of a path, or the digest of an image.

@@ -1,5 +1,6 @@
 //! The guard before the channel `stable`.
 
+use std::collections::BTreeMap;
 use std::env;
 
 use anyhow::Error;
@@ -7,10 +8,12 @@ use anyhow::Error;
 use super::session;
 use crate::cli::{Common, Push};
 use crate::git::{Ancestry, Repository, Revision};
-use crate::guard::{Sources, Verdict};
+use crate::guard::{self, Images, Sources, Verdict};
 use crate::manifest::Manifest;
 use crate::problem::Problem;
+use crate::publish::Held;
 use crate::record::Record;
+use crate::reference::ImageName;
 use crate::release::Release;
 use crate::report;
 
@@ -23,22 +26,39 @@ pub enum Admission {
 }
 
 /// Judges a copy into `stable` by the revision of what is copied, not by what is checked out.
-pub async fn judge_copy(common: &Common, source: Option<&Record>, published: Option<&Record>, overridden: bool) -> Result<(), Problem> {
+pub async fn judge_copy(
+    common: &Common,
+    (source, held): (Option<&Record>, &BTreeMap<ImageName, Held>),
+    published: Option<&Record>,
+    overridden: bool,
+) -> Result<(), Problem> {
     let manifest = session::manifest(common)?;
     let revision = source.and_then(|record| record.revision.clone());
     let revision = revision
         .map(|revision| Revision { branch: None, ..revision })
         .ok_or_else(|| "what is copied was not published from a repository".to_owned());
-    let branch = &manifest.stable.branch;
-    let sources = Sources::of(&Repository::at(&manifest.folder), revision, branch, published).await;
-    match sources.judge(branch, false) {
-        Verdict::Violated(violations) => refuse(violations, overridden),
-        Verdict::Clear | Verdict::Superseded(_) => Ok(()),
+    let (branch, repository) = (&manifest.stable.branch, Repository::at(&manifest.folder));
+    // of what another tool moved, nothing is known
+    let entries = || {
+        held.iter()
+            .map(|(image, held)| (image, held.entry.as_ref().filter(|_| held.is_as_recorded())))
+    };
+    let mut images = Images::default();
+    for (image, entry) in entries().filter_map(|(image, entry)| Some((image, entry?))) {
+        let published = published.and_then(|record| record.images.get(image));
+        images.add(image.as_str(), &entry.platforms, &entry.unresolved, published);
     }
+    let sources = Sources::of(&repository, revision, branch, published, images).await;
+    let mut violations = match sources.judge(branch, false) {
+        Verdict::Violated(violations) => violations,
+        Verdict::Clear | Verdict::Superseded(_) => Vec::new(),
+    };
+    violations.extend(guard::strays(&repository, branch, entries()).await);
+    refuse(violations, overridden)
 }
 
 fn refuse(violations: Vec<String>, overridden: bool) -> Result<(), Problem> {
-    if !overridden {
+    if !overridden && !violations.is_empty() {
         let problem = Problem::failed(format!("`stable` is not to be published from this: {}", violations.join("; ")));
         return Err(problem.hint("--override-stable-guard publishes all the same"));
     }
@@ -57,7 +77,17 @@ pub async fn admit(
     let in_ci = env::var("CI").is_ok_and(|value| value == "true");
     let branch = &manifest.stable.branch;
     let record = release.records().flatten().next().map(|stored| &stored.record);
-    let sources = Sources::of(&Repository::at(&manifest.folder), revision.clone(), branch, record).await;
+    let mut images = Images::default();
+    for (index, published, _) in release.stands() {
+        let step = &release.plan().steps[index];
+        images.add(
+            &step.label(),
+            &release.plan().platforms(step),
+            &release.unresolved(index),
+            published,
+        );
+    }
+    let sources = Sources::of(&Repository::at(&manifest.folder), revision.clone(), branch, record, images).await;
     let newer = !matches!(sources.published, Some((_, Ancestry::Same)));
     match sources.judge(branch, in_ci) {
         Verdict::Superseded(by) => {

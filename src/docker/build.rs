@@ -18,7 +18,7 @@ use crate::event::Events;
 use crate::manifest::Build;
 use crate::problem::{Problem, printable};
 use crate::reference::{Digest, ImageName, Reference};
-use crate::resolve::{Base, Source};
+use crate::resolve::{Base, Source, named};
 
 /// The key that says which platforms an image is built for.
 pub(super) const PLATFORMS: &str = "platforms";
@@ -322,12 +322,26 @@ impl Daemon {
     pub async fn known(&self, name: &str) -> Option<Base> {
         let image = self.docker.inspect_image(name).await.ok()?;
         let digests = image.repo_digests.unwrap_or_default();
-        let from_registry = digests.iter().find_map(|known| known.split_once('@')?.1.parse().ok());
+        // the same image may have come from other repositories, too
+        let repository = named(name).ok()?.0;
+        let from_registry = digests.iter().find_map(|known| {
+            let is_of_it = named(known).is_ok_and(|(other, _)| other == repository);
+            known.split_once('@').filter(|_| is_of_it)?.1.parse().ok()
+        });
         let (digest, source) = match from_registry {
             Some(digest) => (digest, Source::Daemon),
             None => (image.id?.parse().ok()?, Source::DaemonAlone),
         };
-        Some(Base { digest, source })
+        Some(Base {
+            digest,
+            source,
+            triggers: Some(
+                image
+                    .config
+                    .and_then(|config| config.on_build)
+                    .is_some_and(|triggers| !triggers.is_empty()),
+            ),
+        })
     }
 
     pub(super) async fn pull(&self, image: &str, platform: &str) -> Result<(), Error> {

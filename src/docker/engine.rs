@@ -42,6 +42,15 @@ impl Engine {
         }
     }
 
+    /// What it is, for a person.
+    #[must_use]
+    pub fn description(&self) -> String {
+        match self {
+            Self::Daemon(daemon) => daemon.description(),
+            Self::Remote(remote) => remote.description(),
+        }
+    }
+
     /// Whether what is built stays in a daemon of the person.
     #[must_use]
     pub fn keeps_images(&self) -> bool {

@@ -169,6 +169,16 @@ impl Daemon {
         self.forget_siblings().await;
     }
 
+    fn description(&self) -> String {
+        let builder = if self.builds_classically() {
+            "the classic builder"
+        } else {
+            "BuildKit"
+        };
+        let pushes = if self.pushes() { ", which pushes by itself" } else { "" };
+        format!("Docker {} with {builder}{pushes}", self.version.text)
+    }
+
     /// Whether builds push by themselves.
     fn pushes(&self) -> bool {
         self.store == Store::Containerd && !self.builds_classically()

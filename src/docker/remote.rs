@@ -62,6 +62,11 @@ impl Remote {
         able.or_else(|| self.members.iter().max_by_key(weight)).expect("one at least")
     }
 
+    pub(super) fn description(&self) -> String {
+        let members = self.members.iter().map(|member| format!("BuildKit at {}", member.name));
+        members.collect::<Vec<_>>().join(", ")
+    }
+
     /// Who builds what of it: one builder all, or, where none has all platforms and all have a builder, several some each.
     fn assigned(&self, image: &str, platforms: &[String]) -> Vec<(&Member, Vec<String>)> {
         let has_all = |member: &Member| platforms.iter().all(|platform| member.has(platform));

@@ -118,7 +118,14 @@ impl Dockerfile {
 
 fn is_address(source: &str) -> bool {
     let schemes = ["http://", "https://", "git://", "ssh://", "git@"];
-    schemes.iter().any(|scheme| source.starts_with(scheme))
+    schemes.iter().any(|scheme| source.starts_with(scheme)) && !names_commit(source)
+}
+
+/// Whether it is a repository at one commit, `...#COMMIT[:FOLDER]`.
+fn names_commit(source: &str) -> bool {
+    let fragment = source.split_once('#').map_or("", |(_, fragment)| fragment);
+    let name = fragment.split(':').next().unwrap_or_default();
+    matches!(name.len(), 40 | 64) && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 impl Instruction {
@@ -231,9 +238,9 @@ mod tests {
 
     #[test]
     fn what_is_fetched_unchecked() {
-        let text = "FROM scratch\nADD a https://x.io/a /\nADD --checksum=sha256:0 https://x.io/b /\nADD git@x.io:c /\nADD a /\nFROM scratch AS other\nADD http://x.io/d /\n";
+        let text = "FROM scratch\nADD a https://x.io/a /\nADD --checksum=sha256:0 https://x.io/b /\nADD git@x.io:c /\nADD a /\nADD https://x.io/e.git#0123456789abcdef0123456789abcdef01234567:f /\nADD https://x.io/e.git#main /\nFROM scratch AS other\nADD http://x.io/d /\n";
         let lines = |target| parse(text).expect(text).unchecked_downloads(&BTreeMap::new(), target).expect(text);
-        assert_eq!((lines(Some("0")), lines(None)), (vec![2, 4], vec![7]));
+        assert_eq!((lines(Some("0")), lines(None)), (vec![2, 4, 7], vec![9]));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The fingerprints of a plan's steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Error;
 
 use super::{Fingerprint, Inputs, Parts, fingerprint, reads_whole, with_utilities};
 use crate::context::{Contexts, Reading};
+use crate::externals;
 use crate::plan::{Plan, Step, Work};
 use crate::reference::Digest;
 use crate::timing;
@@ -19,6 +20,8 @@ pub struct Surroundings {
     /// What the utilities of debug variants hold, by platform.
     pub utilities: BTreeMap<String, Vec<u8>>,
     pub source_date_epoch: Option<String>,
+    /// The images of elsewhere that have, or may have, instructions for what is FROM them (`ONBUILD`).
+    pub triggers: BTreeSet<String>,
     /// Where it is kept which builds read more than their Dockerfiles tell.
     pub cache: Option<PathBuf>,
 }
@@ -62,7 +65,10 @@ fn of_step(plan: &Plan, step: &Step, before: &[Print], contexts: &Contexts, surr
                 .iter()
                 .filter_map(|name| Some((name.clone(), surroundings.bases.get(name)?.clone())))
                 .collect();
-            let defers = siblings.iter().any(|sibling| defers_reading(&plan.steps[sibling.step]));
+            let has_triggers = externals::bases(build)?
+                .iter()
+                .any(|(name, _)| surroundings.triggers.contains(name));
+            let defers = has_triggers || siblings.iter().any(|sibling| defers_reading(&plan.steps[sibling.step]));
             let siblings: Vec<_> = siblings
                 .iter()
                 .map(|sibling| (&plan.steps[sibling.step].image, before[sibling.step].fingerprint))
@@ -84,7 +90,7 @@ fn of_step(plan: &Plan, step: &Step, before: &[Print], contexts: &Contexts, surr
             }
             Ok(Print { fingerprint, parts, whole })
         }
-        Work::AddUtilities { normal, platforms } => {
+        Work::AddUtilities { normal, platforms, .. } => {
             let utilities = platforms.iter().filter_map(|platform| surroundings.utilities.get(platform));
             let utilities: Vec<&[u8]> = utilities.map(Vec::as_slice).collect();
             let (fingerprint, parts) = with_utilities(&before[*normal].fingerprint, &utilities.concat());

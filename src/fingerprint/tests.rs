@@ -98,7 +98,7 @@ fn set_old(path: &Path) {
 type Change = fn(&mut Case);
 
 /// What changes the image, and what `status -v` says of it.
-const INSIDE: [(&str, Change); 27] = [
+const INSIDE: [(&str, Change); 31] = [
     ("the Dockerfile changed", |case| case.dockerfile("FROM debian:12\nCOPY . /x\n")),
     ("key changed: target", |case| case.build.target = Some(text("one"))),
     ("key changed: platform", |case| case.build.platforms = vec![text("linux/arm64")]),
@@ -140,6 +140,16 @@ const INSIDE: [(&str, Change); 27] = [
     }),
     ("file changed: main.c", |case| set_mode(&case.path("src/main.c"), 0o755)),
     ("file changed: main.c", |case| set_mode(&case.path("src/main.c"), 0o646)),
+    ("file changed: main.c", |case| set_mode(&case.path("src/main.c"), 0o4644)),
+    ("file changed: deep", |case| set_mode(&case.path("src/deep"), 0o1755)),
+    ("file removed: deep/er", |case| {
+        fs::rename(case.path("src/deep/er"), case.path("src/deep/est")).expect("renamed");
+    }),
+    ("base moved: debian:12", |case| {
+        // by another name
+        let digest = case.externals.remove("debian:12").expect("there");
+        drop(case.externals.insert(text("docker.io/library/debian:12"), digest));
+    }),
     ("file changed: deep", |case| set_mode(&case.path("src/deep"), 0o700)),
     ("file added: new", |case| fs::write(case.path("src/new"), "").expect("written")),
     ("file added: deep/new", |case| {
@@ -213,6 +223,39 @@ fn what_changes_the_image_changes_the_fingerprint_and_is_told() {
         assert!(differences.iter().any(|difference| difference == told), "{told}: {differences:?}");
         assert!(differences.len() <= 2, "{told}: {differences:?}");
     }
+}
+
+/// A secret, an agent and a folder, each with its name and where it comes from.
+fn given(case: &mut Case, from: &str) {
+    let folder = case.path(from);
+    fs::create_dir_all(&folder).expect("created");
+    fs::write(folder.join("file"), "the same").expect("written");
+    case.build.secrets = BTreeMap::from([(text("s"), SecretSource::File(folder.join("file")))]);
+    case.build.ssh = BTreeMap::from([(text("default"), folder.join("socket"))]);
+    case.build.additional_contexts = BTreeMap::from([(text("c"), NamedContext::Folder(folder))]);
+}
+
+#[test]
+fn the_names_of_secrets_agents_and_contexts_count_and_not_where_they_come_from() {
+    let mut case = Case::new();
+    given(&mut case, "one");
+    let (before, _) = case.fingerprint();
+    given(&mut case, "two");
+    assert_eq!(case.fingerprint().0, before);
+    case.build.secrets = BTreeMap::from([(text("s"), SecretSource::Environment(text("X")))]);
+    fs::write(case.path("one/file"), "not read any more").expect("written");
+    assert_eq!(case.fingerprint().0, before);
+    fs::write(case.path("two/file"), "another").expect("written");
+    assert_ne!(case.fingerprint().0, before);
+}
+
+#[test]
+fn the_platforms_count_in_their_order() {
+    let mut case = Case::new();
+    case.build.platforms = vec![text("linux/amd64"), text("linux/arm64")];
+    let (before, _) = case.fingerprint();
+    case.build.platforms.reverse();
+    assert_ne!(case.fingerprint().0, before);
 }
 
 #[test]
@@ -318,6 +361,74 @@ fn too_many_files_are_told_by_their_folders() {
         after.differences(&before).iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["file changed: many/3"]
     );
+}
+
+/// What stands at a path: a file or a link, by its mode and content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum There {
+    File(u32, &'static str),
+    Link(&'static str),
+    Folder(u32),
+}
+
+impl There {
+    /// What of it reaches an image.
+    fn normal(self) -> Self {
+        match self {
+            Self::File(mode, content) => Self::File(mode & !0o020, content),
+            Self::Folder(mode) => Self::Folder(mode & !0o020),
+            link @ Self::Link(_) => link,
+        }
+    }
+
+    fn put(&self, path: &Path) {
+        fs::create_dir_all(path.parent().expect("a parent")).expect("created");
+        match self {
+            Self::File(mode, content) => {
+                fs::write(path, content).expect("written");
+                set_mode(path, *mode);
+            }
+            Self::Link(target) => symlink(target, path).expect("linked"),
+            Self::Folder(mode) => {
+                fs::create_dir(path).expect("created");
+                set_mode(path, *mode);
+            }
+        }
+    }
+}
+
+/// A few things, so that two trees are now and then the same.
+fn tree() -> impl Strategy<Value = BTreeMap<&'static str, There>> {
+    let modes = || prop::sample::select(vec![0o644, 0o664, 0o755]);
+    let there = prop_oneof![
+        3 => (modes(), prop::sample::select(vec!["", "b"])).prop_map(|(mode, content)| There::File(mode, content)),
+        1 => prop::sample::select(vec!["a", "b"]).prop_map(There::Link),
+        1 => prop::sample::select(vec![0o755, 0o775, 0o700]).prop_map(There::Folder),
+    ];
+    prop::collection::btree_map(prop::sample::select(vec!["a", "b", "a-b"]), there, 0..3)
+}
+
+fn of_tree(tree: &BTreeMap<&'static str, There>) -> Fingerprint {
+    let case = Case::new();
+    fs::remove_dir_all(case.path("src")).expect("removed");
+    fs::create_dir(case.path("src")).expect("created");
+    for (path, there) in tree {
+        there.put(&case.path("src").join(path));
+    }
+    case.fingerprint().0
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Two contexts have the same fingerprint just where they would give the same image.
+    #[test]
+    fn contexts_are_the_same_just_where_their_fingerprints_are(one in tree(), two in tree()) {
+        let normal = |tree: &BTreeMap<&'static str, There>| -> BTreeMap<_, _> {
+            tree.iter().map(|(path, there)| (*path, there.clone().normal())).collect()
+        };
+        prop_assert_eq!(normal(&one) == normal(&two), of_tree(&one) == of_tree(&two));
+    }
 }
 
 proptest! {

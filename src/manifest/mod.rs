@@ -8,6 +8,7 @@ mod interpolate;
 mod outline;
 mod read;
 mod reader;
+mod schema;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::reference::{ImageName, Registry};
 pub use interpolate::Lookup;
 pub use outline::Outline;
 pub use reader::Environment;
+pub use schema::SCHEMA;
 
 pub const FILE_NAME: &str = "images.yaml";
 pub const DEFAULT_REGISTRY: &str = "gcr.io/lattice-dev";
@@ -142,15 +144,26 @@ impl Build {
     ) -> Result<Vec<T>, Problem> {
         let mut all = Vec::new();
         for platform in &self.platforms {
-            let found = found(&self.dockerfile.parsed, &self.dockerfile_args(platform))
-                .map_err(|error| Problem::usage(format!("{}:{}: {}", self.dockerfile.file, error.line, printable(&error.message))))?;
-            for one in found {
+            for one in self.of_platform(platform, &found)? {
                 if !all.contains(&one) {
                     all.push(one);
                 }
             }
         }
         Ok(all)
+    }
+
+    /// What `found` finds in the Dockerfile for a platform.
+    ///
+    /// # Errors
+    /// What is wrong with the Dockerfile.
+    pub fn of_platform<T>(
+        &self,
+        platform: &str,
+        found: impl Fn(&Dockerfile, &BTreeMap<String, String>) -> Result<T, DockerfileError>,
+    ) -> Result<T, Problem> {
+        found(&self.dockerfile.parsed, &self.dockerfile_args(platform))
+            .map_err(|error| Problem::usage(format!("{}:{}: {}", self.dockerfile.file, error.line, printable(&error.message))))
     }
 }
 

@@ -23,8 +23,8 @@ pub(super) const TOP_KEYS: [&str; 7] = [
     "builder",
 ];
 pub(super) const STABLE_KEYS: [&str; 2] = ["branch", "registry"];
-const DEBUG_KEYS: [&str; 1] = ["utilities"];
-const IMAGE_KEYS: [&str; 2] = ["push", "debug"];
+pub(super) const DEBUG_KEYS: [&str; 1] = ["utilities"];
+pub(super) const IMAGE_KEYS: [&str; 2] = ["push", "debug"];
 
 pub(super) fn load(path: &Path, environment: Environment<'_>) -> Result<Manifest, Problem> {
     let path = environment.current.join(path);

@@ -14,19 +14,24 @@ fn folder(manifest: impl AsRef<[u8]>) -> TempDir {
 }
 
 fn load(manifest: impl AsRef<[u8]>) -> Result<Manifest, Problem> {
-    let dir = folder(manifest);
+    let dir = folder(&manifest);
     let lookup = |name: &str| match name {
         "SET" => Some("from the environment".to_owned()),
         "CONTEXT" => Some("two".to_owned()),
         _ => None,
     };
-    Manifest::load(
-        Path::new(FILE_NAME),
-        Environment {
-            lookup: &lookup,
-            current: dir.path(),
-        },
-    )
+    let environment = Environment {
+        lookup: &lookup,
+        current: dir.path(),
+    };
+    let loaded = Manifest::load(Path::new(FILE_NAME), environment);
+    let schema_accepts = || schema::tests::accepts(std::str::from_utf8(manifest.as_ref()).expect("text"));
+    match &loaded {
+        Ok(_) => assert!(schema_accepts(), "the schema refuses what is read"),
+        Err(problem) if problem.to_string().contains(" has no key ") => assert!(!schema_accepts(), "{problem}"),
+        Err(_) => {}
+    }
+    loaded
 }
 
 fn only(manifest: &str) -> Image {

@@ -26,15 +26,27 @@ pub struct Answers {
 /// When the registry does not answer, or a channel has a record that this tool may not replace.
 pub async fn ask(plan: &Plan, channels: &[Channel], events: &Events) -> Result<Answers, Problem> {
     let states = try_join_all(channels.iter().map(|channel| repair::settled(channel, events)));
-    let latest = try_join_all(plan.steps.iter().map(async |step| match channel_of(step, channels) {
+    let latest = try_join_all(plan.steps.iter().map(|step| latest(step, channels)));
+    let (states, latest) = tokio::try_join!(states, latest)?;
+    let mut answers = Answers { states, latest };
+    // it may have been answered before an interrupted act was finished, or within another run's flips
+    let differing: Vec<usize> = answers.moved_by_others(plan).map(|(index, _)| index).collect();
+    let again = differing.iter().map(|index| self::latest(&plan.steps[*index], channels));
+    for (index, latest) in differing.iter().zip(try_join_all(again).await?) {
+        answers.latest[*index] = latest;
+    }
+    Ok(answers)
+}
+
+/// The digest of a published step's `latest`.
+async fn latest(step: &Step, channels: &[Channel]) -> Result<Option<Digest>, Problem> {
+    match channel_of(step, channels) {
         Some(channel) if step.publish => {
             let latest = channel.repository(&step.image)?.head(&Tag::latest()).await?;
-            Ok::<_, Problem>(latest.map(|descriptor| descriptor.digest))
+            Ok(latest.map(|descriptor| descriptor.digest))
         }
         _ => Ok(None),
-    }));
-    let (states, latest) = tokio::try_join!(states, latest)?;
-    Ok(Answers { states, latest })
+    }
 }
 
 /// How the registry stands to an image that is planned.
@@ -80,10 +92,10 @@ impl Answers {
     }
 
     /// The images whose `latest` is not what the channel's record says.
-    pub fn moved_by_others<'p>(&'p self, plan: &'p Plan) -> impl Iterator<Item = &'p Step> {
+    pub fn moved_by_others<'p>(&'p self, plan: &'p Plan) -> impl Iterator<Item = (usize, &'p Step)> {
         plan.steps.iter().enumerate().filter_map(|(index, step)| {
             let recorded = &self.entry(plan, step)?.digest;
-            (step.publish && self.latest[index].as_ref() != Some(recorded)).then_some(step)
+            (step.publish && self.latest[index].as_ref() != Some(recorded)).then_some((index, step))
         })
     }
 }

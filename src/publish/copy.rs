@@ -76,6 +76,7 @@ fn entry_of(held: &Held, writer: &Writer) -> Option<Entry> {
             fingerprint: None,
             revision: None,
             platforms: Vec::new(),
+            unresolved: Vec::new(),
             writer: writer.clone(),
         })
     })

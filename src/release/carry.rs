@@ -303,6 +303,7 @@ impl<'p> Carrying<'p, '_> {
             fingerprint: Some(self.release.sources.prints[index].fingerprint),
             revision: author.revision.clone(),
             platforms: self.release.plan.platforms(&self.release.plan.steps[index]),
+            unresolved: self.release.unresolved(index),
             writer: author.writer.clone(),
         }
     }

@@ -5,7 +5,7 @@ mod carry;
 
 pub use carry::{Author, Carried, carry_out};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Error;
@@ -213,13 +213,27 @@ impl<'p> Release<'p> {
         (0..self.plan.steps.len()).filter(moved).map(|index| &self.plan.steps[index])
     }
 
+    /// The images of elsewhere that a step stands on and whose digests are not from their registries, each once.
+    #[must_use]
+    pub fn unresolved(&self, step: usize) -> Vec<String> {
+        let is_unresolved = |name: &&String| self.sources.bases.get(*name).is_some_and(|base| base.source != Source::Registry);
+        let (mut found, mut below) = (BTreeSet::new(), BTreeSet::from([step]));
+        // what a step needs comes before it
+        while let Some(index) = below.pop_last() {
+            let step = &self.plan.steps[index];
+            found.extend(step.externals().iter().filter(is_unresolved).cloned());
+            below.extend(step.needs());
+        }
+        found.into_iter().collect()
+    }
+
     /// The record that a channel of the plan has now.
     pub fn records(&self) -> impl Iterator<Item = Option<&Stored>> {
         self.answers.states.iter().map(|state| state.record.as_ref())
     }
 
     pub fn moved_by_others(&self) -> impl Iterator<Item = &Step> {
-        self.answers.moved_by_others(self.plan)
+        self.answers.moved_by_others(self.plan).map(|(_, step)| step)
     }
 
     /// Whether all that is to be uploaded may be, asked of all repositories at once.

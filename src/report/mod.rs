@@ -1,6 +1,7 @@
 //! What people see: the only place that prints. Results go to stdout, everything else to stderr.
 
 mod channels;
+mod doctor;
 mod follow;
 mod form;
 mod github;
@@ -16,6 +17,7 @@ mod tty;
 mod width;
 
 pub use channels::{backend_vars, channels, env};
+pub use doctor::{Check, doctor};
 pub use form::{Form, choose};
 pub use holdings::{
     Between, Comparison, Stand, channel_diff, channel_history, channel_list, channel_show, committed, removed, stands, to_remove,
@@ -127,6 +129,11 @@ pub fn confirm(question: &str) -> bool {
 /// A line of the result. A reader that has gone away, as in `| head`, is no failure.
 pub fn result(line: impl Display) {
     let _ = writeln!(anstream::stdout().lock(), "{line}");
+}
+
+/// Text that is the whole result.
+pub fn text(text: &[u8]) {
+    let _ = io::stdout().lock().write_all(text);
 }
 
 fn status(line: impl Display) {

@@ -157,3 +157,19 @@ fn utilities_can_come_out_of_an_image() {
         "registry.invalid cannot be reached",
     ]);
 }
+
+#[test]
+fn the_utilities_of_an_image_are_those_that_its_registry_has() {
+    let utilities = project("FROM scratch\nCOPY busybox /bin/busybox\n", "").busybox("api/busybox");
+    utilities.run(&["push-all"]).ok();
+    let published = std::fs::read(utilities.path("api/busybox")).expect("read");
+    // the daemon has another image under the same name
+    utilities.write("api/busybox", [&published[..], b"another"].concat());
+    utilities.run(&["build"]).ok();
+    let image = format!("{}/kevin-api:latest", utilities.registry);
+    let project = Project::new(&format!("debug: {{ utilities: '{image}' }}\nimages: {{ web: {{ context: web }} }}"))
+        .file("web/Dockerfile", "FROM scratch\nCOPY Dockerfile /d\n");
+    project.run(&["push-all", "--debug"]).ok();
+    let files = project.registry.files("kevin-debug-web");
+    assert!(files["busybox/busybox"].content == published, "the daemon's was taken");
+}

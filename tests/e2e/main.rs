@@ -5,6 +5,7 @@ mod channels;
 mod content;
 mod credentials;
 mod debug;
+mod doctor;
 mod doors;
 mod endpoints;
 mod failures;
@@ -18,10 +19,18 @@ mod keys;
 mod progress;
 mod proxies;
 mod proxy;
+mod publishing;
 mod reads;
 mod registry;
 mod releases;
+#[path = "../registry/server.rs"]
+#[expect(dead_code, reason = "the tests of the registry client use the rest")]
+mod server;
 mod shipped;
 mod support;
 mod sync;
 mod terminal;
+mod token_auth;
+#[path = "../registry/tokens.rs"]
+#[expect(dead_code, reason = "the tests of the registry client use the rest")]
+mod tokens;

@@ -43,7 +43,7 @@ fn sorted(paths: &str) -> Vec<&str> {
 }
 
 /// What is written behind `FROM scratch` and `COPY busybox /`, what else it is taken to read, and the first engine that knows it.
-const SAME: [(&str, &str, u32); 15] = [
+const SAME: [(&str, &str, u32); 19] = [
     ("COPY a /a", "a", 20),
     ("COPY a b/c /x/", "a b/c", 20),
     ("COPY ./b/../a /x/", "a", 20),
@@ -56,6 +56,14 @@ const SAME: [(&str, &str, u32); 15] = [
     ("RUN --mount=type=bind,source=b,target=/m [\"/busybox\", \"true\"]", "b", 20),
     ("RUN --mount=type=cache,target=/m [\"/busybox\", \"true\"]", "", 20),
     ("COPY <<E a /x/\nCOPY b /b\nE", "a", 23),
+    ("COPY --link a /x/", "a", 23),
+    ("COPY --exclude=x1 b /x/", "b", 28),
+    ("ADD --exclude=x1 b /x/", "b", 28),
+    (
+        "RUN --mount=type=bind,source=b/d,target=/m --mount=from=other,target=/o [\"/busybox\", \"true\"]",
+        "b/d",
+        20,
+    ),
     ("ONBUILD COPY b /b\nFROM scratch\nCOPY a busybox /", "a", 20),
     ("FROM scratch AS unneeded\nCOPY b /b\nFROM scratch\nCOPY a busybox /", "a", 20),
     ("COPY --from=other /a /\nCOPY busybox e.txt /", "e.txt", 20),
@@ -83,7 +91,7 @@ fn we_read_what_buildkit_asks_for() {
     }
     let engine = engine(&project("FROM scratch\n"));
     for (text, paths, _since) in SAME.into_iter().filter(|(.., since)| *since <= engine) {
-        let other = if text.contains("--from=other") {
+        let other = if text.contains("from=other") {
             "FROM scratch AS other\nCOPY a /a\n"
         } else {
             ""

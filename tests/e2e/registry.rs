@@ -85,8 +85,13 @@ impl Registry {
 
     /// Puts the manifest of `latest` again, as one of long ago, under this tag; gives its digest.
     pub fn put_aged(&self, repository: &str, tag: &str) -> String {
+        self.put_of(repository, tag, "2020-01-01T00:00:00Z")
+    }
+
+    /// The same, as one of that time.
+    pub fn put_of(&self, repository: &str, tag: &str, created: &str) -> String {
         let mut manifest = self.json(repository, "manifests/latest");
-        manifest["annotations"] = serde_json::json!({ "org.opencontainers.image.created": "2020-01-01T00:00:00Z" });
+        manifest["annotations"] = serde_json::json!({ "org.opencontainers.image.created": created });
         let url = format!("http://{}/v2/{}/{repository}/manifests/{tag}", self.host, self.path);
         let media_type = manifest["mediaType"].as_str().expect("a media type").to_owned();
         let request = ureq::put(url).header("Content-Type", media_type);
@@ -94,9 +99,26 @@ impl Registry {
         response.headers()["docker-content-digest"].to_str().expect("ASCII").to_owned()
     }
 
+    /// Without the one under which a builder pushes what it is not known yet to be.
+    pub fn tags(&self, repository: &str) -> Vec<String> {
+        let list = self.json(repository, "tags/list");
+        let tags = list["tags"].as_array().expect("a list").iter();
+        let tags = tags.map(|tag| tag.as_str().expect("text").to_owned());
+        tags.filter(|tag| tag != "in-progress").collect()
+    }
+
+    pub fn delete(&self, repository: &str, digest: &str) {
+        let url = format!("http://{}/v2/{}/{repository}/manifests/{digest}", self.host, self.path);
+        ureq::delete(url).call().expect("deleted");
+    }
+
     /// The digest that `latest` answers.
     pub fn digest(&self, repository: &str) -> Option<String> {
-        let response = self.get(repository, "manifests/latest")?;
+        self.digest_of(repository, "latest")
+    }
+
+    pub fn digest_of(&self, repository: &str, tag: &str) -> Option<String> {
+        let response = self.get(repository, &format!("manifests/{tag}"))?;
         Some(response.headers()["docker-content-digest"].to_str().expect("ASCII").to_owned())
     }
 

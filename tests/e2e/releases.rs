@@ -13,6 +13,7 @@ use base64::Engine as _;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use crate::builders;
 use crate::front::{Act, Front, Seen};
 use crate::registry::{HTPASSWD, OwnRegistry, PASSWORD};
 use crate::support::{Project, Ran, provided};
@@ -418,6 +419,92 @@ fn the_stable_guard() {
     project.run(&["push-all", "--override-stable-guard"]).ended(2);
 }
 
+const PUSH_STABLE: [&str; 3] = ["push-all", "--stable", "--yes"];
+const COPY_TO_STABLE: [&str; 5] = ["channels", "copy", "kevin", "stable", "--yes"];
+
+fn refused_by_the_guard(project: &Project, arguments: &[&str], says: &str) {
+    let ran = project.run(arguments).ended(1);
+    ran.says(&["`stable` is not to be published", says, "--override-stable-guard"]);
+}
+
+#[test]
+fn stable_stands_only_on_bases_that_their_registries_tell() {
+    let elsewhere = OwnRegistry::start(None);
+    let base = format!("{}/base:1", elsewhere.host);
+    let project = Project::new("images: { base: { context: base, push: false }, api: { context: api } }")
+        .file(
+            "elsewhere/Dockerfile",
+            format!("FROM scratch\nLABEL of={base}\nCOPY Dockerfile /base\n"),
+        )
+        .file("base/Dockerfile", format!("FROM {base}\nLABEL a=b\n"))
+        .file("api/Dockerfile", "FROM base\nCOPY Dockerfile /api\n");
+    project.docker(&["build", "-q", "-t", &base, "elsewhere"]);
+    project.docker(&["push", "-q", &base]);
+    project.commit_all("master");
+    project.run(&PUSH_STABLE).ok();
+    let shown = json(&project, &["channels", "show", "stable", "--json"]);
+    assert_eq!(shown["record"]["images"]["api"]["unresolved"], Value::Null);
+    drop(elsewhere);
+
+    let says = format!("`{base}` was not resolved at its registry");
+    refused_by_the_guard(&project, &PUSH_STABLE, &says);
+    // who copies an image that was published so is told, too
+    project.run(&["push-all"]).ok().says(&["what it told last is taken"]);
+    let shown = json(&project, &["channels", "show", "--json"]);
+    assert_eq!(shown["record"]["images"]["api"]["unresolved"][0], Value::from(base.as_str()));
+    refused_by_the_guard(&project, &COPY_TO_STABLE, &says);
+    let overridden = [&PUSH_STABLE[..], &["--override-stable-guard"]].concat();
+    project.run(&overridden).ok().says(&["overridden", &says]);
+
+    if builders::needs_no_daemon() {
+        return;
+    }
+    fs::remove_dir_all(project.home().join(".cache")).expect("removed");
+    project.run(&["push-all"]).ok().says(&["what the daemon has of it is taken"]);
+    refused_by_the_guard(&project, &PUSH_STABLE, &says);
+    let alone = format!("alone-{}:1", base.rsplit(':').nth(1).expect("a port").replace('/', "-"));
+    project.docker(&["tag", &base, &alone]);
+    project.write("base/Dockerfile", format!("FROM {alone}\n"));
+    project.git(&["commit", "-qam", "alone"]);
+    refused_by_the_guard(&project, &PUSH_STABLE, &format!("`{alone}` was not resolved at its registry"));
+}
+
+#[test]
+fn stable_stays_for_the_platforms_that_it_is_published_for() {
+    let manifest = |platform: &str| format!("defaults: {{ platforms: [{platform}] }}\nimages: {{ api: {{ context: api }} }}\n");
+    let project = Project::new(&manifest("linux/amd64")).file("api/Dockerfile", "FROM scratch\nCOPY Dockerfile /api\n");
+    project.commit_all("master");
+    project.run(&PUSH_STABLE).ok();
+    project.write("images.yaml", manifest("linux/arm64"));
+    project.git(&["commit", "-qam", "arm64"]);
+    let says = "`api` is for linux/arm64, and what is published is for linux/amd64";
+    refused_by_the_guard(&project, &PUSH_STABLE, says);
+    project.run(&["push-all"]).ok();
+    refused_by_the_guard(&project, &COPY_TO_STABLE, says);
+    project.run(&[&PUSH_STABLE[..], &["--override-stable-guard"]].concat()).ok();
+    project.run(&PUSH_STABLE).ok();
+}
+
+#[test]
+fn each_image_that_is_copied_into_stable_is_judged() {
+    let project = Project::of_images(&["api", "web"]);
+    project.commit_all("master");
+    project.run(&PUSH_STABLE).ok();
+    project.write("api/data", "changed");
+    project.run(&["push-image", "api"]).ok();
+    project.git(&["checkout", "-q", "."]);
+    // the channel as a whole is from the branch now, and `api` is not
+    project.run(&["push-image", "web"]).ok();
+    refused_by_the_guard(&project, &COPY_TO_STABLE, "`api` was built with changes that are not in");
+    project.run(&["push-all"]).ok();
+    // what another tool put there is from nobody knows where
+    let other = project.registry.put_aged("kevin-api", "latest");
+    refused_by_the_guard(&project, &COPY_TO_STABLE, "it is not known which commit `api` is from");
+    assert_ne!(project.registry.digest("stable-api"), Some(other));
+    project.run(&["push-all"]).ok();
+    project.run(&COPY_TO_STABLE).ok();
+}
+
 #[test]
 fn a_shallow_clone_cannot_show_ancestry() {
     let project = Project::of_images(&["api"]);
@@ -598,19 +685,81 @@ fn a_channel_of_another_tool_is_shown_and_taken_over() {
 }
 
 #[test]
-fn what_a_base_reads_by_onbuild_counts_once_it_is_known() {
-    let project = Project::new("images: { api: { context: api } }").file("base/Dockerfile", "FROM scratch\nONBUILD COPY data /data\n");
-    let base = format!("onbuild-{}:1", project.registry.to_string().rsplit('/').next().expect("a name"));
-    project.docker(&["build", "-q", "-t", &base, "base"]);
-    let project = project
+fn what_a_build_fetches_unchecked_is_told_once_an_image() {
+    let project = Project::new("images: { api: { context: api, debug: { labels: [d=1] } } }");
+    let url = format!("http://{}/v2/", provided("LATTICE_TEST_REGISTRY"));
+    project.write("api/Dockerfile", format!("FROM scratch\n\nADD {url} /fetched\n"));
+    for result in ["pushed", "up to date"] {
+        let ran = project.run(&["push-all", "--with-debug"]).ok();
+        let told: Vec<_> = ran.stderr.lines().filter(|line| line.contains("--checksum")).collect();
+        assert!(
+            matches!(told[..], [one] if one.starts_with("note: api/Dockerfile:3: `api` fetches")),
+            "{}",
+            ran.stderr
+        );
+        assert_eq!(rows(&ran)["api"], result);
+    }
+    project.run(&["build", "api"]).ok().says(&["api/Dockerfile:3: `api` fetches"]);
+}
+
+/// Of a base, and an image that is FROM it, with two files of which its Dockerfile reads none.
+fn from_a_base_with_triggers(base: &str) -> Project {
+    let dockerfile = format!("FROM scratch\nLABEL of={base}\nONBUILD COPY data /data\n");
+    let project = Project::new("images: { api: { context: api } }").file("base/Dockerfile", dockerfile);
+    project.docker(&["build", "-q", "-t", base, "base"]);
+    project
         .file("api/Dockerfile", format!("FROM {base}\nLABEL a=b\n"))
-        .file("api/data", "one");
-    project.run(&["push-all"]).ended(1).says(&["ONBUILD", "run again"]);
-    project.run(&["push-all"]).ok();
+        .file("api/data", "one")
+        .file("api/other", "one")
+}
+
+fn reads_what_its_base_defers(project: &Project) {
+    assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "pushed");
     assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "up to date");
     project.write("api/data", "two");
     assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "pushed");
     assert_eq!(project.registry.files("kevin-api")["data"].content, b"two");
+    // a claim for each build, and none by what the Dockerfile alone tells
+    let claims: Vec<_> = project
+        .registry
+        .tags("kevin-api")
+        .into_iter()
+        .filter(|tag| tag.starts_with("in-"))
+        .collect();
+    assert_eq!(claims.len(), 2, "{claims:?}");
+}
+
+#[test]
+fn what_a_base_reads_by_onbuild_counts_from_the_first_run_on() {
+    let elsewhere = OwnRegistry::start(None);
+    let base = format!("{}/triggers:1", elsewhere.host);
+    let project = from_a_base_with_triggers(&base);
+    project.docker(&["push", "-q", &base]);
+    reads_what_its_base_defers(&project);
+    let before = elsewhere.log().len();
+    assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "up to date");
+    let log = elsewhere.log();
+    let asked: Vec<&str> = log[before..].lines().filter(|line| line.starts_with("127.0.0.1 - - ")).collect();
+    let is_first = |line: &&str| line.contains("\"GET /v2/ ") || line.contains("\"HEAD /v2/triggers/manifests/1");
+    assert!(asked.iter().all(is_first), "{asked:#?}");
+    // the registry does not tell any more, and the daemon does
+    drop(elsewhere);
+    fs::remove_file(project.home().join(".cache/lattice-images/triggers.json")).expect("removed");
+    assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "up to date");
+}
+
+#[test]
+fn what_a_base_that_only_the_daemon_has_reads_by_onbuild_counts() {
+    if builders::needs_no_daemon() {
+        return;
+    }
+    let base = format!("onbuild-{}:1", provided("LATTICE_TEST_REGISTRY").replace(['.', ':'], "-"));
+    let project = from_a_base_with_triggers(&base);
+    // a digest that another repository gave it means nothing under this name
+    let other = format!("{}/other", project.registry);
+    project.docker(&["tag", &base, &other]);
+    project.docker(&["push", "-q", &other]);
+    reads_what_its_base_defers(&project);
 }
 
 #[test]
@@ -663,7 +812,10 @@ fn what_no_record_names_is_cleaned_and_a_channel_is_deleted() {
     project.run(&["push-all"]).ok();
     // as an earlier run may have staged it, and nobody published it
     let old = project.registry.put_aged("kevin-api", "in-0000");
+    let young = (chrono::Utc::now() - chrono::TimeDelta::hours(23)).format("%FT%TZ").to_string();
+    let young = project.registry.put_of("kevin-api", "in-0001", &young);
     let clean = project.run(&["channels", "clean", "--yes"]).ok();
+    assert!(!clean.stdout.contains(&young), "{}", clean.stdout);
     assert!(
         clean.stdout.contains(&old) && clean.stdout.contains("1 manifests removed"),
         "{}",

@@ -9,3 +9,4 @@ mod lists;
 mod server;
 mod tls;
 mod tokens;
+mod triggers;

@@ -81,10 +81,12 @@ impl TokenServer {
             Some(access) => {
                 let is_stale = given.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < stale;
                 let token = signs.token(&access, if is_stale { -500 } else { 600 });
+                // distribution, "Docker Registry v2 authentication": OAuth2 has another name for it
+                let name = if seen.method == "POST" { "access_token" } else { "token" };
                 Act::Answer(
                     200,
                     Vec::new(),
-                    format!("{{\"token\":\"{token}\",\"expires_in\":300}}").into_bytes(),
+                    format!("{{\"{name}\":\"{token}\",\"expires_in\":300}}").into_bytes(),
                 )
             }
         })

@@ -41,7 +41,7 @@ pub async fn copy(common: &Common, from: &str, to: Option<&str>, yes: bool, over
         return Err(Problem::failed(format!("there is nothing in {}", from.address())).into());
     }
     if *to.name.owner() == Owner::Stable {
-        stable::judge_copy(common, source.record(), seen.record(), override_guard).await?;
+        stable::judge_copy(common, (source.record(), &held), seen.record(), override_guard).await?;
         confirm(
             &format!("Publish the {} images of {} as {}?", held.len(), from.address(), to.address()),
             yes,
