@@ -29,6 +29,14 @@ test-engines: ## the end-to-end tests against a current Docker engine, with eith
 test-unit: ## the tests that need only cargo
 	cargo test --locked --lib --test architecture
 
+.PHONY: bench
+bench: ## what the job takes with other tools and with this one; a time is shown and never a test (takes an hour, as root)
+	@tests/provision/bench
+
+.PHONY: bench-growth
+bench-growth: ## how its time grows with images, files, bytes and latency, as a table and a plot (as root)
+	@tests/provision/bench growth
+
 .PHONY: lint
 lint: ## formatting, warnings, dependencies, shell scripts
 	@.ci/lint
