@@ -340,7 +340,7 @@ pub struct Push {
 #[command(next_help_heading = "Run")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Run {
-    /// How many images are built or pushed at once [default: the number of cores]
+    /// How many images are built or pushed at once [default: twice the number of cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Print the plan; ask neither builder nor registry

@@ -35,15 +35,15 @@ pub enum OnFailure {
 
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How many steps run at once.
+    /// How many steps run at once, of those that are counted.
     pub jobs: usize,
     pub on_failure: OnFailure,
     pub cancel: CancellationToken,
 }
 
 /// Runs one `work(step)` for each element of `needs`, which holds the steps that each needs, all of them earlier ones.
-/// `work` finds what came out of them in its second argument.
-pub async fn run<T, W, F>(needs: &[Vec<usize>], limits: &Limits, work: W) -> Vec<Outcome<T>>
+/// `work` finds what came out of them in its second argument. What `is_counted` leaves out begins at once.
+pub async fn run<T, W, F>(needs: &[Vec<usize>], limits: &Limits, is_counted: impl Fn(usize) -> bool, work: W) -> Vec<Outcome<T>>
 where
     T: Clone,
     W: Fn(usize, Vec<T>) -> F,
@@ -56,8 +56,13 @@ where
     let mut running = FuturesUnordered::new();
     loop {
         block(needs, &mut outcomes, &begun);
-        while running.len() < limits.jobs && !cancel.is_cancelled() {
-            let ready = |step: &usize| !begun[*step] && outcomes[*step].is_none() && results(&needs[*step], &outcomes).is_some();
+        while !cancel.is_cancelled() {
+            let counted = (0..needs.len()).filter(|step| begun[*step] && outcomes[*step].is_none() && is_counted(*step));
+            let is_full = counted.count() >= limits.jobs;
+            let ready = |step: &usize| {
+                let is_due = !begun[*step] && outcomes[*step].is_none() && !(is_full && is_counted(*step));
+                is_due && results(&needs[*step], &outcomes).is_some()
+            };
             let Some(step) = (0..needs.len()).filter(ready).max_by_key(|step| (height[*step], usize::MAX - step)) else {
                 break;
             };
@@ -146,10 +151,15 @@ mod tests {
     async fn a_step_gets_what_it_needs_and_the_longest_way_goes_first() {
         let needs = [vec![], vec![], vec![1], vec![2, 1]];
         let order = RefCell::new(Vec::new());
-        let outcomes = run(&needs, &limits(1, OnFailure::KeepGoing), |step, given: Vec<usize>| {
-            order.borrow_mut().push(step);
-            async move { Ok(step * 10 + given.iter().sum::<usize>()) }
-        })
+        let outcomes = run(
+            &needs,
+            &limits(1, OnFailure::KeepGoing),
+            |_| true,
+            |step, given: Vec<usize>| {
+                order.borrow_mut().push(step);
+                async move { Ok(step * 10 + given.iter().sum::<usize>()) }
+            },
+        )
         .await;
         assert_eq!(*order.borrow(), [1, 2, 0, 3]);
         assert_eq!(outcomes[3].done(), Some(&70));
@@ -159,15 +169,20 @@ mod tests {
     async fn what_stands_on_a_failure_is_blocked_and_the_rest_goes_on() {
         let needs = [vec![], vec![0], vec![1], vec![]];
         let fail = |step, _| async move { if step == 0 { Err(anyhow!("no")) } else { Ok(step) } };
-        assert_eq!(shape(&run(&needs, &limits(2, OnFailure::KeepGoing), fail).await), "f00d");
-        assert_eq!(shape(&run(&needs, &limits(1, OnFailure::Stop), fail).await), "f00s");
+        assert_eq!(shape(&run(&needs, &limits(2, OnFailure::KeepGoing), |_| true, fail).await), "f00d");
+        assert_eq!(shape(&run(&needs, &limits(1, OnFailure::Stop), |_| true, fail).await), "f00s");
     }
 
     #[tokio::test]
-    async fn no_more_run_at_once_than_allowed() {
+    async fn no_more_run_at_once_than_allowed_of_those_that_are_counted() {
+        assert_eq!(most_at_once(|_| true).await, 3);
+        assert_eq!(most_at_once(|step| step >= 10).await, 13);
+    }
+
+    async fn most_at_once(is_counted: impl Fn(usize) -> bool) -> usize {
         let (running, most) = (Cell::new(0), Cell::new(0));
         let needs = vec![vec![]; 20];
-        run(&needs, &limits(3, OnFailure::KeepGoing), |step, _: Vec<usize>| {
+        run(&needs, &limits(3, OnFailure::KeepGoing), is_counted, |step, _: Vec<usize>| {
             let (running, most) = (&running, &most);
             async move {
                 running.set(running.get() + 1);
@@ -180,7 +195,7 @@ mod tests {
             }
         })
         .await;
-        assert_eq!(most.get(), 3);
+        most.get()
     }
 
     #[tokio::test]
@@ -188,10 +203,15 @@ mod tests {
         let needs = [vec![], vec![0]];
         let limits = limits(2, OnFailure::KeepGoing);
         let cancel = limits.cancel.clone();
-        let outcomes = run(&needs, &limits, |_, _: Vec<usize>| {
-            cancel.cancel();
-            std::future::pending()
-        })
+        let outcomes = run(
+            &needs,
+            &limits,
+            |_| true,
+            |_, _: Vec<usize>| {
+                cancel.cancel();
+                std::future::pending()
+            },
+        )
         .await;
         assert_eq!(shape(&outcomes), "ss");
     }

@@ -221,14 +221,19 @@ pub async fn build<'p>(plan: &'p Plan, workshop: &Workshop, limits: &Limits, eve
     let builds = Builds::new(plan, Some(workshop), BTreeMap::new(), events);
     let needs: Vec<_> = plan.steps.iter().map(Step::needs).collect();
     let is_needed = |index: usize| needs.iter().flatten().any(|need| *need == index);
-    let outcomes = execute::run(&needs, limits, async |index, given: Vec<Have>| {
-        let staged = if workshop.engine.keeps_images() || !is_needed(index) {
-            Vec::new()
-        } else {
-            vec![plan.steps[index].reference.repository().tagged(tag(IN_PROGRESS))]
-        };
-        builds.build(index, &given, &staged).await
-    })
+    let outcomes = execute::run(
+        &needs,
+        limits,
+        |_| true,
+        async |index, given: Vec<Have>| {
+            let staged = if workshop.engine.keeps_images() || !is_needed(index) {
+                Vec::new()
+            } else {
+                vec![plan.steps[index].reference.repository().tagged(tag(IN_PROGRESS))]
+            };
+            builds.build(index, &given, &staged).await
+        },
+    )
     .await;
     workshop.tidy(limits).await;
     let rows = outcomes.into_iter().enumerate().map(|(index, outcome)| Row {

@@ -334,7 +334,7 @@ fn access(docker: &Docker, insecure_registries: Vec<String>) -> Result<Access, P
 fn limits(options: &Run, interrupt: &Interrupt) -> Limits {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     Limits {
-        jobs: options.jobs.map_or(cores, usize::from),
+        jobs: options.jobs.map_or(2 * cores, usize::from),
         on_failure: if options.fail_fast { OnFailure::Stop } else { OnFailure::KeepGoing },
         cancel: interrupt.once.clone(),
     }

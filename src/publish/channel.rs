@@ -182,7 +182,7 @@ pub fn tag(name: &str) -> Tag {
 ///
 /// # Errors
 /// When the registry does not have it, or does not take the tags.
-pub async fn keep(repository: &Remote, digest: &Digest, tags: &[Tag]) -> Result<(), Problem> {
+pub async fn keep(repository: &Remote, digest: &Digest, tags: &[Tag]) -> Result<Manifest, Problem> {
     let found = manifest(repository, digest).await?;
     let children = children(&found);
     let children = try_join_all(children.iter().map(|child| manifest(repository, child))).await?;
@@ -191,7 +191,7 @@ pub async fn keep(repository: &Remote, digest: &Digest, tags: &[Tag]) -> Result<
     for tag in tags {
         repository.put(tag, &found).await?;
     }
-    Ok(())
+    Ok(found)
 }
 
 async fn keep_children(repository: &Remote, children: &[Manifest]) -> Result<(), Problem> {
@@ -206,13 +206,13 @@ async fn keep_children(repository: &Remote, children: &[Manifest]) -> Result<(),
 ///
 /// # Errors
 /// When one of the registries does not play along.
-pub async fn copy_image(from: &Remote, to: &Remote, digest: &Digest, tags: &[Tag]) -> Result<(), Problem> {
+pub async fn copy_image(from: &Remote, to: &Remote, digest: &Digest, tags: &[Tag]) -> Result<Manifest, Problem> {
     let copied = to.copy(from, digest, &[kept_tag(digest)]).await?;
     keep_children(to, &copied.children).await?;
     for tag in tags {
         to.put(tag, &copied.manifest).await?;
     }
-    Ok(())
+    Ok(copied.manifest)
 }
 
 /// # Errors

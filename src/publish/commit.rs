@@ -34,6 +34,8 @@ pub struct Change {
     /// What is put in, or in another's place. The digests are in the images' repositories.
     pub images: BTreeMap<ImageName, Entry>,
     pub removed: BTreeSet<ImageName>,
+    /// The manifests of those images that this run has just put into their repositories.
+    pub at_hand: BTreeMap<ImageName, Manifest>,
 }
 
 /// Carries out the changes as one act.
@@ -140,7 +142,7 @@ impl<'c> Move<'c> {
         let base = repair::settled(&change.channel, events).await?.record;
         refuse_conflict(change, base.as_ref())?;
         let images = change.images.iter();
-        let flips = try_join_all(images.map(|(image, entry)| Flip::prepare(&change.channel, image, &entry.digest))).await?;
+        let flips = try_join_all(images.map(|(image, entry)| Flip::prepare(change, image, &entry.digest))).await?;
         let flips: Vec<Flip> = flips.into_iter().flatten().collect();
         let record = coming(change, changes, base.as_ref(), &flips, writer);
         let intent = change.channel.upload(&record).await?;
@@ -184,10 +186,18 @@ impl<'c> Move<'c> {
 
 impl Flip {
     /// None where `latest` has the digest already.
-    async fn prepare(channel: &Channel, image: &ImageName, digest: &Digest) -> Result<Option<Self>, Problem> {
+    async fn prepare(change: &Change, image: &ImageName, digest: &Digest) -> Result<Option<Self>, Problem> {
+        let channel = &change.channel;
         let reference = channel.name.reference(&channel.registry, image)?;
         let repository = channel.repository(image)?;
-        let (to, before) = tokio::join!(manifest(&repository, digest), repository.head(reference.tag()));
+        let at_hand = change.at_hand.get(image).filter(|manifest| manifest.digest() == digest);
+        let to = async {
+            match at_hand {
+                Some(manifest) => Ok(manifest.clone()),
+                None => manifest(&repository, digest).await,
+            }
+        };
+        let (to, before) = tokio::join!(to, repository.head(reference.tag()));
         let (to, before) = (to?, before?);
         let before = match before {
             Some(before) if before.digest == *digest => return Ok(None),

@@ -37,7 +37,7 @@ pub async fn copy(
         .iter()
         .filter_map(|(image, held)| Some((image.clone(), entry_of(held, writer)?)));
     let images: BTreeMap<ImageName, Entry> = entries.filter(|(image, entry)| !is_there(image, entry)).collect();
-    futures_util::stream::iter(&images)
+    let at_hand = futures_util::stream::iter(&images)
         .map(|(image, entry)| async move {
             events.send(Event::Copying {
                 step: image.to_string(),
@@ -45,10 +45,11 @@ pub async fn copy(
             });
             let tags: Vec<Tag> = entry.fingerprint.iter().map(|fingerprint| tag(&staged_tag(fingerprint))).collect();
             let (source, target) = (from.repository(image)?, to.repository(image)?);
-            copy_image(&source, &target, &entry.digest, &tags).await
+            let manifest = copy_image(&source, &target, &entry.digest, &tags).await?;
+            Ok::<_, Problem>((image.clone(), manifest))
         })
         .buffer_unordered(AT_ONCE)
-        .try_collect::<()>()
+        .try_collect()
         .await?;
     let record = source.record.as_ref().map(|stored| &stored.record);
     Ok(Change {
@@ -61,6 +62,7 @@ pub async fn copy(
         rolled_back: None,
         removed: BTreeSet::new(),
         images,
+        at_hand,
         seen,
     })
 }

@@ -73,8 +73,8 @@ impl Remote {
     pub async fn copy(&self, source: &Remote, digest: &Digest, tags: &[Tag]) -> Result<Copied, Error> {
         let mut transferred = Transferred::default();
         let mut children = Vec::new();
-        let manifest = source.manifest(digest).await?;
-        let was_there = self.fill(source, &manifest, &mut transferred, &mut children, 0).await?;
+        let (manifest, was_there) = tokio::try_join!(source.manifest(digest), self.has_manifest(digest))?;
+        self.fill(source, &manifest, was_there, &mut transferred, &mut children, 0).await?;
         if tags.is_empty() && !was_there {
             self.put(digest, &manifest).await?;
         }
@@ -89,15 +89,16 @@ impl Remote {
         })
     }
 
-    /// What the manifest names is here afterwards. Gives whether the manifest itself is.
+    /// What the manifest names is here afterwards.
     async fn fill(
         &self,
         source: &Remote,
         manifest: &Manifest,
+        was_there: bool,
         transferred: &mut Transferred,
         children: &mut Vec<Manifest>,
         depth: usize,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let subject = source.subject(format_args!("manifest {}", manifest.digest()));
         let parts = Parts::read(manifest, &subject)?;
         if children.len() + parts.manifests.len() > MOST_CHILDREN || depth > DEEPEST {
@@ -105,14 +106,15 @@ impl Remote {
         }
         for part in &parts.manifests {
             let digest = part.digest(&subject)?;
-            let child = source.manifest(&digest).await?;
-            if !Box::pin(self.fill(source, &child, transferred, children, depth + 1)).await? {
+            let (child, was_there) = tokio::try_join!(source.manifest(&digest), self.has_manifest(&digest))?;
+            Box::pin(self.fill(source, &child, was_there, transferred, children, depth + 1)).await?;
+            if !was_there {
                 self.put(&digest, &child).await?;
             }
             children.push(child);
         }
-        if self.head(manifest.digest()).await?.is_some() {
-            return Ok(true);
+        if was_there {
+            return Ok(());
         }
         let mut blobs = parts.blobs(&subject)?;
         blobs.retain(|blob| transferred.blobs.insert(blob.digest.clone()));
@@ -125,7 +127,7 @@ impl Remote {
                 Way::WasThere => {}
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     async fn bring(&self, source: &Remote, blob: Blob) -> Result<Way, Error> {
@@ -159,6 +161,10 @@ impl Remote {
             let opened = async move { source.blob_stream(&digest).await.map_err(AnyError::from) };
             Box::pin(futures_util::stream::once(opened).try_flatten())
         })
+    }
+
+    async fn has_manifest(&self, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.head(digest).await?.is_some())
     }
 
     async fn manifest(&self, digest: &Digest) -> Result<Manifest, Error> {

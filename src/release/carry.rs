@@ -1,5 +1,6 @@
 //! Carries a release out: obtains what is missing, stages it while others still build, then moves the channels.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Error;
@@ -22,9 +23,13 @@ use crate::problem::Problem;
 use crate::publish::{Change, Channel, IN_PROGRESS, Standing, Stored, commit, copy_image, keep, staged_tag, tag};
 use crate::record::{Act, Entry, Writer};
 use crate::reference::{Digest, Reference, Tag};
+use crate::registry::Manifest;
 use crate::run::{Builds, Have, Workshop};
 use crate::summary::{Fate, Row};
 use crate::timing;
+
+/// A copy is a matter of answers, not of cores.
+const COPIES_AT_ONCE: usize = 32;
 
 /// Who publishes what.
 #[derive(Clone, Debug)]
@@ -59,6 +64,8 @@ pub async fn carry_out<'p>(
         events,
         layers: Layers::default(),
         permits: Semaphore::new(limits.jobs),
+        copies: Semaphore::new(COPIES_AT_ONCE),
+        manifests: RefCell::default(),
         builds: Builds::new(release.plan, workshop, release.sources.digests(), events),
     };
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -90,6 +97,9 @@ struct Carrying<'p, 'r> {
     events: &'r Events,
     layers: Layers,
     permits: Semaphore,
+    copies: Semaphore,
+    /// By step: what this run has put into the registry.
+    manifests: RefCell<BTreeMap<usize, Manifest>>,
     builds: Builds<'p, 'r>,
 }
 
@@ -104,7 +114,7 @@ impl<'p> Carrying<'p, '_> {
         let needs: Vec<_> = steps
             .map(|(index, step)| if missing(index) { step.needs() } else { Vec::new() })
             .collect();
-        execute::run(&needs, self.limits, async |index, given| {
+        execute::run(&needs, self.limits, missing, async |index, given| {
             let have = self.obtain_one(index, &given).await?;
             if let Have::Built(image) = &have {
                 // nobody listens any more when the run was stopped
@@ -176,12 +186,15 @@ impl<'p> Carrying<'p, '_> {
             from.repository(&step.image)?,
             release.places.of(step.variant).repository(&step.image)?,
         );
+        let _copying = self.copies.acquire().await;
         self.events.send(Event::Copying {
             step: step.label(),
             from: source.repository().to_string(),
         });
         let staged = tag(&staged_tag(&release.sources.prints[index].fingerprint));
-        copy_image(&source, &target, digest, &[staged]).await
+        let manifest = copy_image(&source, &target, digest, &[staged]).await?;
+        self.manifests.borrow_mut().insert(index, manifest);
+        Ok(())
     }
 
     /// Brings what is built to the registry, while others still build.
@@ -249,7 +262,8 @@ impl<'p> Carrying<'p, '_> {
         // the daemon has given it the tag
         let tags = if image.pushed.is_some() { &[staged][..] } else { &[] };
         let keeping = keep(&repository, &pushed.digest, tags);
-        keeping.instrument(timing::part_of(&label, "tag")).await?;
+        let manifest = keeping.instrument(timing::part_of(&label, "tag")).await?;
+        self.manifests.borrow_mut().insert(index, manifest);
         Ok(pushed)
     }
 
@@ -279,13 +293,22 @@ impl<'p> Carrying<'p, '_> {
                     release.plan.steps[**index].variant == channel.name.variant()
                         && !matches!(release.standing[**index], Standing::UpToDate(_))
                 });
-                let images = moved.map(|(index, digest)| (release.plan.steps[*index].image.clone(), self.entry(*index, digest, author)));
+                let moved: Vec<_> = moved.collect();
+                let manifests = self.manifests.borrow();
+                let image = |index: usize| release.plan.steps[index].image.clone();
+                let at_hand = moved
+                    .iter()
+                    .filter_map(|(index, _)| Some((image(**index), manifests.get(index)?.clone())));
+                let images = moved
+                    .iter()
+                    .map(|(index, digest)| (image(**index), self.entry(**index, digest, author)));
                 Change {
                     seen: seen.clone(),
                     act: Act::Push,
                     revision: author.revision.clone(),
                     rolled_back: None,
                     images: images.collect(),
+                    at_hand: at_hand.collect(),
                     removed: BTreeSet::new(),
                     channel,
                 }
