@@ -215,13 +215,21 @@ impl Events {
             Event::Instruction { instruction, .. } | Event::Cached { instruction, .. } => Some(&mut instruction.text),
             _ => None,
         };
-        if let Some(text) = text {
-            for secret in self.hidden.iter() {
-                *text = text.replace(secret.expose(), HIDDEN);
-            }
+        if let Some(text) = text
+            && let Some(cleared) = self.cleared(text)
+        {
+            *text = cleared;
         }
         // a run goes on when nobody listens any more
         let _ = self.sender.send(event);
+    }
+
+    /// A text without what is hidden; none where nothing of it is in there.
+    #[must_use]
+    pub fn cleared(&self, text: &str) -> Option<String> {
+        let found: Vec<&Secret> = self.hidden.iter().filter(|secret| text.contains(secret.expose())).collect();
+        let clear = |text: String, secret: &&Secret| text.replace(secret.expose(), HIDDEN);
+        (!found.is_empty()).then(|| found.iter().fold(text.to_owned(), clear))
     }
 
     pub fn note(&self, text: impl Into<String>) {

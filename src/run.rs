@@ -109,6 +109,8 @@ impl<'p, 'r> Builds<'p, 'r> {
         self.events.send(Event::Building { step: label.clone() });
         let building = Box::pin(self.carry_out(step, &label, given, push_as)).instrument(timing::part_of(&label, "build"));
         let result = self.timed(index, building).await;
+        // the last word on a failure is not an event
+        let result = result.map_err(|error| self.events.cleared(&format!("{error:#}")).map_or(error, Error::msg));
         self.events.send(match &result {
             Ok(built) => Event::Built {
                 step: label,

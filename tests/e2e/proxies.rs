@@ -61,6 +61,18 @@ fn proxies_reach_the_build_and_not_the_image() {
 }
 
 #[test]
+fn the_error_of_a_build_does_not_tell_their_passwords() {
+    let project = project("", "unix:///elsewhere/docker.sock");
+    project.write("api/Dockerfile", "FROM scratch\nARG HTTP_PROXY\nCOPY x${HTTP_PROXY} /x\n");
+    let ran = project.run(&["build"]).ended(1).says(&["error: building api", "***@proxy.invalid"]);
+    assert!(
+        !everything(&ran, &project.home()).contains(LOGIN),
+        "the password is written somewhere: {}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn a_daemon_can_have_proxies_of_its_own() {
     let project = project("", &provided("DOCKER_HOST"));
     let ran = project.run(&["build", "--no-cache"]).ok();
