@@ -30,7 +30,7 @@ pub async fn sources(
 ) -> Result<Sources, Error> {
     let ahead = (Arc::clone(plan), Arc::clone(contexts));
     let reading = tokio::task::spawn_blocking(move || read_ahead(&ahead.0, &ahead.1));
-    let resolving = bases(plan, docker, client).instrument(timing::part("resolve"));
+    let resolving = bases(plan, manifest, docker, client).instrument(timing::part("resolve"));
     let bases = tokio::try_join!(resolving, async { Ok(reading.await?) })?.0;
     let surroundings = Surroundings {
         bases: bases.iter().map(|(name, base)| (name.clone(), base.digest.clone())).collect(),
@@ -48,7 +48,7 @@ pub async fn sources(
     })
 }
 
-async fn bases(plan: &Plan, docker: &Docker, client: &Client) -> Result<BTreeMap<String, Base>, Error> {
+async fn bases(plan: &Plan, manifest: &Manifest, docker: &Docker, client: &Client) -> Result<BTreeMap<String, Base>, Error> {
     let names: BTreeSet<String> = plan.externals().map(str::to_owned).collect();
     let cache = session::cache();
     let (mut bases, unknown) = resolve(&names, client, cache.as_deref()).await;
@@ -59,7 +59,7 @@ async fn bases(plan: &Plan, docker: &Docker, client: &Client) -> Result<BTreeMap
                 Some(daemon) => daemon.known(&name).await,
                 None => None,
             };
-            let base = known.ok_or_else(|| problem.about(&format!("the image `{name}` cannot be resolved")))?;
+            let base = known.ok_or_else(|| unresolved(&name, problem, manifest))?;
             bases.insert(name, base);
         }
     }
@@ -73,6 +73,16 @@ async fn bases(plan: &Plan, docker: &Docker, client: &Client) -> Result<BTreeMap
         report::note(&format!("{name}: {why} ({})", base.digest.short()));
     }
     Ok(bases)
+}
+
+fn unresolved(name: &str, problem: Problem, manifest: &Manifest) -> Problem {
+    let problem = problem.about(&format!("the image `{name}` cannot be resolved"));
+    match &manifest.utilities.source {
+        UtilitiesSource::Image(utilities) if utilities == name => {
+            problem.hint("debug variants take their busybox from it; `debug: { utilities: ... }` can be the path of a static one instead")
+        }
+        _ => problem,
+    }
 }
 
 /// The bases whose instructions for what is FROM them make a build read more than its Dockerfile tells. One of which nobody

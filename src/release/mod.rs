@@ -93,8 +93,10 @@ impl<'p> Release<'p> {
         anew: bool,
         events: &Events,
     ) -> Result<Self, Error> {
-        let mut release = Self::compare_as(plan, places, sources, anew, events).await?;
-        if !anew {
+        let mut release = Self::compare(plan, places, sources, events).await?;
+        if anew {
+            release.standing.fill(Standing::Missing);
+        } else {
             release
                 .look_up_missing()
                 .instrument(timing::part("look for what is missing"))
@@ -114,30 +116,16 @@ impl<'p> Release<'p> {
         sources: impl Future<Output = Result<Sources, Error>>,
         events: &Events,
     ) -> Result<Self, Error> {
-        Self::compare_as(plan, places, sources, false, events).await
-    }
-
-    async fn compare_as(
-        plan: &'p Plan,
-        places: Places,
-        sources: impl Future<Output = Result<Sources, Error>>,
-        anew: bool,
-        events: &Events,
-    ) -> Result<Self, Error> {
         let channels = places.published(plan);
         let asking = async { publish::ask(plan, &channels, events).await.map_err(Error::from) };
         let (answers, sources) = tokio::try_join!(asking.instrument(timing::part("ask the registry")), sources)?;
-        let standing = plan
-            .steps
-            .iter()
-            .enumerate()
-            .map(|(index, step)| match &sources.prints[index].fingerprint {
-                fingerprint if step.publish && !anew => match answers.up_to_date(plan, index, fingerprint) {
-                    Some(digest) => Standing::UpToDate(digest.clone()),
-                    None => Standing::Missing,
-                },
-                _ => Standing::Missing,
-            });
+        let standing = plan.steps.iter().enumerate().map(|(index, step)| {
+            let up_to_date = answers.up_to_date(plan, index, &sources.prints[index].fingerprint);
+            match up_to_date.filter(|_| step.publish) {
+                Some(digest) => Standing::UpToDate(digest.clone()),
+                None => Standing::Missing,
+            }
+        });
         Ok(Self {
             plan,
             places,

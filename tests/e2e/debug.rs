@@ -154,6 +154,7 @@ fn utilities_can_come_out_of_an_image() {
         .file("web/Dockerfile", "FROM scratch\nCOPY Dockerfile /d\n");
     none.run(&["push-all", "--debug"]).ended(1).says(&[
         "the image `registry.invalid/none:1` cannot be resolved",
+        "`debug: { utilities: ... }` can be the path of a static one",
         "registry.invalid cannot be reached",
     ]);
 }
