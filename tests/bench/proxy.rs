@@ -84,6 +84,8 @@ impl Proxy {
 }
 
 async fn buildkit_connection(mut stream: TcpStream, socket: PathBuf) -> io::Result<()> {
+    // or the answers of the one side wait for the acknowledgements of the other
+    stream.set_nodelay(true)?;
     let mut daemon = UnixStream::connect(socket).await?;
     let request = b"POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n";
     daemon.write_all(request).await?;
