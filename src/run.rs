@@ -14,7 +14,7 @@ use crate::context::Contexts;
 use crate::docker::{Addition, Built, Busybox, Engine, Names, PushOf, Recipe};
 use crate::docker_config::{self, Secret};
 use crate::event::{Event, Events};
-use crate::execute::{self, Limits, Outcome};
+use crate::execute::{self, Limits, Outcome, Task};
 use crate::externals;
 use crate::plan::{Plan, Step, Work};
 use crate::publish::{IN_PROGRESS, tag};
@@ -221,21 +221,20 @@ impl<'p, 'r> Builds<'p, 'r> {
 /// it only from there.
 pub async fn build<'p>(plan: &'p Plan, workshop: &Workshop, limits: &Limits, events: &Events) -> Vec<Row<'p>> {
     let builds = Builds::new(plan, Some(workshop), BTreeMap::new(), events);
-    let needs: Vec<_> = plan.steps.iter().map(Step::needs).collect();
-    let is_needed = |index: usize| needs.iter().flatten().any(|need| *need == index);
-    let outcomes = execute::run(
-        &needs,
-        limits,
-        |_| true,
-        async |index, given: Vec<Have>| {
-            let staged = if workshop.engine.keeps_images() || !is_needed(index) {
-                Vec::new()
-            } else {
-                vec![plan.steps[index].reference.repository().tagged(tag(IN_PROGRESS))]
-            };
-            builds.build(index, &given, &staged).await
-        },
-    )
+    let tasks = plan.steps.iter().map(|step| Task {
+        needs: step.needs(),
+        effort: 1,
+    });
+    let tasks: Vec<_> = tasks.collect();
+    let is_needed = |index: usize| tasks.iter().any(|task| task.needs.contains(&index));
+    let outcomes = execute::run(&tasks, limits, async |index, given: Vec<Have>| {
+        let staged = if workshop.engine.keeps_images() || !is_needed(index) {
+            Vec::new()
+        } else {
+            vec![plan.steps[index].reference.repository().tagged(tag(IN_PROGRESS))]
+        };
+        builds.build(index, &given, &staged).await
+    })
     .await;
     workshop.tidy(limits).await;
     let rows = outcomes.into_iter().enumerate().map(|(index, outcome)| Row {

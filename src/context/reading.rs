@@ -9,7 +9,7 @@ use anyhow::Error;
 use tracing::debug;
 
 use super::dockerignore::Dockerignore;
-use super::{Context, HashCache, ignore_rules, own_rules, shown};
+use super::{Context, HashCache, Kind, ignore_rules, own_rules, shown};
 use crate::dockerfile::Reads;
 use crate::externals::SYNTAX_ARG;
 use crate::manifest::{Build, NamedContext};
@@ -26,6 +26,18 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// The size of all files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let contexts = [&self.context].into_iter().chain(self.named.values());
+        let entries = contexts.flat_map(|context| &context.entries);
+        let sizes = entries.map(|entry| match entry.kind {
+            Kind::File { size, .. } => size,
+            Kind::Folder | Kind::Link(_) => 0,
+        });
+        sizes.sum()
+    }
+
     /// A path in one of the folders that is not as it was read. Blocks.
     ///
     /// # Errors

@@ -33,6 +33,8 @@ pub struct Print {
     pub parts: Parts,
     /// Whether all of its context was taken, whatever the Dockerfile tells.
     pub whole: bool,
+    /// Of all files in it.
+    pub bytes: u64,
 }
 
 /// Reads what the plan's builds read, so that [`of_plan`] finds it at hand. What cannot be read, that one tells of. Blocks.
@@ -82,20 +84,31 @@ fn of_step(plan: &Plan, step: &Step, before: &[Print], contexts: &Contexts, surr
                     source_date_epoch: surroundings.source_date_epoch.as_deref(),
                 })
             };
-            let (mut fingerprint, mut parts) = of(&contexts.read(build)?);
+            let mut reading = contexts.read(build)?;
+            let (mut fingerprint, mut parts) = of(&reading);
             let is_known = |cache| reads_whole(cache, &fingerprint);
             let whole = defers || surroundings.cache.as_deref().is_some_and(is_known);
             if whole {
-                (fingerprint, parts) = of(&contexts.read_whole(build)?);
+                reading = contexts.read_whole(build)?;
+                (fingerprint, parts) = of(&reading);
             }
-            Ok(Print { fingerprint, parts, whole })
+            Ok(Print {
+                fingerprint,
+                parts,
+                whole,
+                bytes: reading.bytes(),
+            })
         }
         Work::AddUtilities { normal, platforms, .. } => {
             let utilities = platforms.iter().filter_map(|platform| surroundings.utilities.get(platform));
-            let utilities: Vec<&[u8]> = utilities.map(Vec::as_slice).collect();
-            let (fingerprint, parts) = with_utilities(&before[*normal].fingerprint, &utilities.concat());
-            let whole = before[*normal].whole;
-            Ok(Print { fingerprint, parts, whole })
+            let utilities = utilities.map(Vec::as_slice).collect::<Vec<_>>().concat();
+            let (fingerprint, parts) = with_utilities(&before[*normal].fingerprint, &utilities);
+            Ok(Print {
+                fingerprint,
+                parts,
+                whole: before[*normal].whole,
+                bytes: utilities.len() as u64,
+            })
         }
     }
 }

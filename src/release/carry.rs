@@ -14,7 +14,7 @@ use crate::context;
 use crate::docker::{Built, Pushed};
 use crate::dockerfile::Reads;
 use crate::event::{Event, Events, Settled};
-use crate::execute::{self, Limits, OnFailure, Outcome};
+use crate::execute::{self, Limits, OnFailure, Outcome, Task};
 use crate::fingerprint::remember_whole;
 use crate::git::Revision;
 use crate::layers::Layers;
@@ -28,6 +28,8 @@ use crate::run::{Builds, Have, Workshop};
 use crate::summary::{Fate, Row};
 use crate::timing;
 
+/// What a build takes whatever it reads, in bytes that it could read in that time.
+const BUILD: u64 = 5 << 20;
 /// A copy is a matter of answers, not of cores.
 const COPIES_AT_ONCE: usize = 32;
 
@@ -110,11 +112,13 @@ impl<'p> Carrying<'p, '_> {
             plan, standing, needed, ..
         } = self.release;
         let missing = |index: usize| needed[index] && standing[index] == Standing::Missing;
-        let steps = plan.steps.iter().enumerate();
-        let needs: Vec<_> = steps
-            .map(|(index, step)| if missing(index) { step.needs() } else { Vec::new() })
-            .collect();
-        execute::run(&needs, self.limits, missing, async |index, given| {
+        let steps = plan.steps.iter().zip(&self.release.sources.prints).enumerate();
+        let tasks = steps.map(|(index, (step, print))| {
+            let needs = if missing(index) { step.needs() } else { Vec::new() };
+            let effort = if missing(index) { BUILD + print.bytes } else { 0 };
+            Task { needs, effort }
+        });
+        execute::run(&tasks.collect::<Vec<_>>(), self.limits, async |index, given| {
             let have = self.obtain_one(index, &given).await?;
             if let Have::Built(image) = &have {
                 // nobody listens any more when the run was stopped

@@ -48,7 +48,8 @@ impl Export<'_> {
         match self {
             // without a name, equal images of builds at the same time get in each other's way in the containerd store
             Self::Store(reference) => ("moby", vec![("name", reference.to_string())]),
-            Self::StoreAndPush(push) => ("image", [pushed(push), vec![("unpack", yes())]].concat()),
+            // a container unpacks it when there is one
+            Self::StoreAndPush(push) => ("image", [pushed(push), vec![("unpack", no())]].concat()),
             Self::Push(push) => ("image", [pushed(push), vec![("store", no())]].concat()),
             Self::Nowhere => ("image", vec![("push", no()), ("store", no())]),
             Self::Files => ("tar", Vec::new()),

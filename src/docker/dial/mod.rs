@@ -1,6 +1,7 @@
 //! Connections to the daemon, wherever it is: one way to dial, for bollard's requests and for our own streams.
 
 mod explain;
+mod prompt;
 mod ssh;
 mod tls;
 
@@ -35,6 +36,7 @@ use crate::endpoint::{Address, Endpoint};
 use crate::problem::Problem;
 use crate::proxy::{Proxies, tunnel};
 use explain::{is_vague, unanswered, unreachable};
+use prompt::Prompt;
 
 /// A build answers with its first header only when it has read the whole context, so there is no bound to give.
 const REQUEST_TIMEOUT_SECONDS: u64 = 24 * 60 * 60;
@@ -204,7 +206,7 @@ impl Dialler {
     }
 
     /// Directly, or through the proxy that the environment has for such an address.
-    async fn dial_plain(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+    async fn dial_plain(&self, host: &str, port: u16) -> io::Result<Prompt> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let target = if host.contains(':') {
             format!("[{host}]:{port}")
@@ -213,9 +215,7 @@ impl Dialler {
         };
         let uri: Uri = format!("{scheme}://{target}").parse().map_err(io::Error::other)?;
         let Some(proxy) = self.proxies.to(&uri) else {
-            let stream = TcpStream::connect((host, port)).await?;
-            stream.set_nodelay(true)?;
-            return Ok(stream);
+            return Prompt::new(TcpStream::connect((host, port)).await?);
         };
         if proxy.uri().scheme() == Some(&Scheme::HTTPS) {
             return Err(io::Error::other("a proxy that wants TLS is gone through to registries only"));
@@ -223,9 +223,8 @@ impl Dialler {
         let (host, port) = (proxy.uri().host().unwrap_or_default(), proxy.uri().port_u16().unwrap_or(HTTP));
         let connected = TcpStream::connect((host, port)).await;
         let mut stream = connected.map_err(|error| io::Error::other(format!("the proxy cannot be reached: {error}")))?;
-        stream.set_nodelay(true)?;
         tunnel(&mut stream, &proxy, &target).await?;
-        Ok(stream)
+        Prompt::new(stream)
     }
 }
 
