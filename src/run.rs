@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Error;
+use futures_util::future::try_join_all;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::context::Contexts;
-use crate::docker::{Addition, Built, Busybox, Engine, Names, PushOf, Recipe};
+use crate::docker::{Addition, Built, Busybox, Engine, Names, PushOf, Recipe, Sibling};
 use crate::docker_config::{self, Secret};
 use crate::event::{Event, Events};
 use crate::execute::{self, Limits, Outcome, Task};
@@ -153,10 +154,9 @@ impl<'p, 'r> Builds<'p, 'r> {
             reference: &step.reference,
             push_as,
         };
-        let mut siblings = BTreeMap::new();
-        for (need, have) in step.needs().into_iter().zip(given) {
-            siblings.insert(need, self.name_of(need, have).await?);
-        }
+        let needs = step.needs();
+        let siblings: Vec<Sibling> = try_join_all(needs.iter().zip(given).map(|(need, have)| self.sibling(*need, have))).await?;
+        let sibling = |step: usize| &siblings[needs.iter().position(|need| *need == step).expect("a step needs its siblings")];
         match &step.work {
             Work::Build {
                 build,
@@ -165,13 +165,14 @@ impl<'p, 'r> Builds<'p, 'r> {
             } => {
                 let turn = Arc::clone(self.turns.borrow_mut().entry(&step.image).or_default());
                 let _turn = turn.lock().await;
-                let places = places.iter().map(|place| (place.span.clone(), siblings[&place.step].clone()));
+                let places = places.iter().map(|place| (place.span.clone(), sibling(place.step).name.clone()));
                 let replacements: Vec<_> = places.chain(externals::replacements(build, &self.digests)?).collect();
                 let recipe = Recipe {
                     image: &step.image,
                     build: &externals::with_digests(build, &self.digests),
                     names,
                     dockerfile: &build.dockerfile.parsed.replace(&replacements),
+                    siblings: &siblings,
                     external,
                     contexts: &workshop.contexts,
                     proxies: &workshop.proxies,
@@ -183,7 +184,7 @@ impl<'p, 'r> Builds<'p, 'r> {
             Work::AddUtilities { normal, platforms, .. } => {
                 let addition = Addition {
                     image: &step.image,
-                    normal: &siblings[normal],
+                    normal: sibling(*normal),
                     utilities: &workshop.utilities,
                     platforms,
                     names,
@@ -193,12 +194,11 @@ impl<'p, 'r> Builds<'p, 'r> {
         }
     }
 
-    /// How a Dockerfile names what stands at the place of a sibling.
-    async fn name_of(&self, sibling: usize, have: &Have) -> Result<String, Error> {
-        let step = &self.plan.steps[sibling];
+    async fn sibling(&self, index: usize, have: &Have) -> Result<Sibling, Error> {
+        let step = &self.plan.steps[index];
         match have {
-            Have::Built(built) => self.workshop().engine.sibling_name(&step.image, &step.reference, built).await,
-            Have::Published { image } => Ok(image.clone()),
+            Have::Built(built) => self.workshop().engine.sibling(&step.image, &step.reference, built).await,
+            Have::Published { image } => Ok(Sibling::published(image.clone())),
             Have::Nothing => unreachable!("what a step needs is there before it"),
         }
     }

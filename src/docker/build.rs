@@ -8,7 +8,7 @@ use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBui
 use futures_util::StreamExt;
 use tracing::debug;
 
-use super::buildkit::{self, BuildKit, Export};
+use super::buildkit::{self, BuildKit, Export, Look, Origin};
 use super::push::Pusher;
 use super::{Daemon, said};
 use crate::context::{self, Contexts, Inline, Reading};
@@ -47,6 +47,25 @@ pub struct Built {
     pub reads: Reads,
     /// What the registry answers for it, where the builder has pushed it by itself.
     pub pushed: Option<Digest>,
+    /// Where what stands on it can be built without fetching it.
+    pub(super) origin: Option<Arc<Origin>>,
+}
+
+/// An image of this run that others stand on.
+#[derive(Clone, Debug)]
+pub struct Sibling {
+    /// By which a Dockerfile means this very image, whatever happens to its tags meanwhile. Elsewhere than in a daemon it
+    /// must have been pushed.
+    pub name: String,
+    pub(super) origin: Option<Arc<Origin>>,
+}
+
+impl Sibling {
+    /// What is in a registry under this name.
+    #[must_use]
+    pub fn published(name: String) -> Self {
+        Self { name, origin: None }
+    }
 }
 
 impl Built {
@@ -58,6 +77,7 @@ impl Built {
             reads,
             pushed: Some(&made.id).filter(|_| !names.push_as.is_empty()).cloned(),
             id: made.id,
+            origin: made.origin,
         }
     }
 }
@@ -67,6 +87,8 @@ impl Built {
 pub(super) struct Made {
     pub(super) id: Digest,
     pub(super) cached: bool,
+    /// By BuildKit alone.
+    pub(super) origin: Option<Arc<Origin>>,
 }
 
 /// What an image is called.
@@ -84,10 +106,9 @@ pub struct Recipe<'a> {
     pub image: &'a ImageName,
     pub build: &'a Build,
     pub names: Names<'a>,
-    /// The Dockerfile to build with: siblings stand in it by the names that [`Engine::sibling_name`] gives.
-    ///
-    /// [`Engine::sibling_name`]: super::Engine::sibling_name
+    /// The Dockerfile to build with: siblings stand in it by their names.
     pub dockerfile: &'a str,
+    pub siblings: &'a [Sibling],
     /// The images of elsewhere that it resolves.
     pub external: &'a [String],
     /// Build args of the person's own, which are no part of what the image is made from.
@@ -117,7 +138,10 @@ pub(super) struct InlineBuild<'a> {
     pub(super) dockerfile: &'a str,
     /// What it copies from; the Dockerfile is not among them.
     pub(super) files: &'a [Inline],
+    pub(super) siblings: &'a [Sibling],
     pub(super) platforms: &'a [String],
+    /// For BuildKit.
+    pub(super) look: Option<Look>,
 }
 
 /// The names that this run gave to siblings, to be taken away again at its end.
@@ -140,8 +164,8 @@ impl SiblingNames {
 /// How often a build is tried whose image goes away.
 const ATTEMPTS: usize = 3;
 
-/// The first engine whose BuildKit takes named contexts.
-const NAMED_CONTEXTS_SINCE: u32 = 23;
+/// The first engine whose BuildKit takes named contexts, and knows `COPY --link`.
+pub(super) const DOCKERFILE_1_4_SINCE: u32 = 23;
 
 impl Daemon {
     /// # Errors
@@ -155,9 +179,9 @@ impl Daemon {
             .hint("unset DOCKER_BUILDKIT, or use a daemon with BuildKit (Docker 18.09 or later)"));
         }
         let key = "additional_contexts";
-        if let Some(place) = build.places.get(key).filter(|_| self.version.major() < NAMED_CONTEXTS_SINCE) {
+        if let Some(place) = build.places.get(key).filter(|_| self.version.major() < DOCKERFILE_1_4_SINCE) {
             return Err(Problem::usage(format!(
-                "{place}: `{key}` needs Docker {NAMED_CONTEXTS_SINCE} or later, and the daemon is {}",
+                "{place}: `{key}` needs Docker {DOCKERFILE_1_4_SINCE} or later, and the daemon is {}",
                 self.version.text
             )));
         }
@@ -261,7 +285,7 @@ impl Daemon {
             }
             return Ok(Built::elsewhere(made, reads, names));
         }
-        let Made { id, cached } = made;
+        let Made { id, cached, .. } = made;
         // another run may give the name of the build to an image of its own, and an image without names may go
         let own = names.reference.repository().path();
         self.hold(own.rsplit('/').next().unwrap_or(own), &id).await?;
@@ -273,16 +297,19 @@ impl Daemon {
             cached,
             reads,
             pushed: None,
+            // its BuildKit has what it made at hand as an image, too
+            origin: None,
         })
     }
 
-    /// A name by which a Dockerfile means this very image, whatever happens to its tags meanwhile.
-    pub(super) async fn sibling_name(&self, image: &ImageName, id: &Digest) -> Result<String, Error> {
-        match self.builder {
-            Builder::Classic => Ok(id.to_string()),
+    pub(super) async fn sibling(&self, image: &ImageName, built: &Built) -> Result<Sibling, Error> {
+        let name = match self.builder {
+            Builder::Classic => built.id.to_string(),
             // BuildKit takes no image's id after FROM
-            Builder::BuildKit(_) => self.hold(image.as_str(), id).await,
-        }
+            Builder::BuildKit(_) => self.hold(image.as_str(), &built.id).await?,
+        };
+        let origin = built.origin.clone();
+        Ok(Sibling { name, origin })
     }
 
     /// Gives the image a name that is this run's alone.

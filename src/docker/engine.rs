@@ -2,7 +2,7 @@
 
 use anyhow::Error;
 
-use super::build::{Built, Recipe};
+use super::build::{Built, Recipe, Sibling};
 use super::push::Pushed;
 use super::remote::Remote;
 use super::utilities::{Addition, Busybox};
@@ -84,15 +84,17 @@ impl Engine {
         }
     }
 
-    /// A name by which a Dockerfile means this very image, whatever happens to its tags meanwhile. Elsewhere than in a
-    /// daemon it must have been pushed.
+    /// What was built, for others to stand on.
     ///
     /// # Errors
     /// When the daemon does not give the image a name.
-    pub async fn sibling_name(&self, image: &ImageName, reference: &Reference, built: &Built) -> Result<String, Error> {
+    pub async fn sibling(&self, image: &ImageName, reference: &Reference, built: &Built) -> Result<Sibling, Error> {
         match self {
-            Self::Daemon(daemon) => daemon.sibling_name(image, &built.id).await,
-            Self::Remote(_) => Ok(format!("{}@{}", reference.repository(), built.id)),
+            Self::Daemon(daemon) => daemon.sibling(image, built).await,
+            Self::Remote(_) => Ok(Sibling {
+                name: format!("{}@{}", reference.repository(), built.id),
+                origin: built.origin.clone(),
+            }),
         }
     }
 

@@ -14,7 +14,7 @@ mod push;
 mod remote;
 mod utilities;
 
-pub use build::{Built, Names, Recipe};
+pub use build::{Built, Names, Recipe, Sibling};
 pub use engine::Engine;
 pub use push::{PushOf, Pushed};
 pub use utilities::{Addition, Busybox};
@@ -33,7 +33,7 @@ use crate::machine;
 use crate::problem::{Problem, printable};
 use crate::proxy::{Proxies, is_loopback};
 use crate::registry;
-use build::{Builder, SiblingNames};
+use build::{Builder, DOCKERFILE_1_4_SINCE, SiblingNames};
 use buildkit::{BuildKit, Push};
 use dial::Dialler;
 
@@ -144,6 +144,7 @@ impl Daemon {
         let mut builder = buildkit?.map_or(Builder::Classic, |buildkit| Builder::BuildKit(Box::new(buildkit)));
         if let Builder::BuildKit(buildkit) = &mut builder {
             buildkit.network = facts.network;
+            buildkit.links = facts.version.major() >= DOCKERFILE_1_4_SINCE;
         }
         let siblings = SiblingNames::new(machine::random()[..8].to_owned());
         Ok(Self {

@@ -6,12 +6,12 @@ use anyhow::{Context as _, Error};
 use futures_util::future::{join_all, try_join_all};
 use tracing::debug;
 
-use super::build::{Built, InlineBuild, Made, Names, Recipe, buildkit_build, unchanged};
+use super::build::{Built, Made, Names, Recipe, buildkit_build, unchanged};
 use super::buildkit::{BuildKit, Export};
 use super::dial::Dialler;
 use super::index::{self, Part};
 use super::push::Pusher;
-use super::utilities::{Addition, canonical, dockerfile, unless_it_has_folder};
+use super::utilities::{Addition, canonical};
 use super::{Access, client};
 use crate::builder::{Node, Reach};
 use crate::dockerfile::Reads;
@@ -116,6 +116,8 @@ impl Remote {
         let mut made = Made {
             id: built[0].id.clone(),
             cached: built.iter().all(|built| built.cached),
+            // nobody alone made all of it
+            origin: None,
         };
         if !recipe.names.push_as.is_empty() {
             let parts = built.iter().zip(platforms).map(|(built, platforms)| Part {
@@ -130,16 +132,10 @@ impl Remote {
 
     pub(super) async fn add_utilities(&self, addition: Addition<'_>, step: &str, events: &Events) -> Result<Built, Error> {
         let buildkit = &self.member(addition.image.as_str(), addition.platforms).buildkit;
-        let build = InlineBuild {
-            dockerfile: &dockerfile(addition.normal, addition.platforms),
-            files: &addition.archives()?,
-            platforms: addition.platforms,
-        };
-        let build = async {
-            let made = buildkit.build_inline(build, self.export(addition.names), step, events).await;
-            self.access.explained(made, addition.names, Pusher::Builder).await
-        };
-        let made = unless_it_has_folder(buildkit.has_folder(addition.normal, addition.platforms), build).await?;
+        let (dockerfile, files) = (addition.dockerfile(buildkit.links), addition.archives()?);
+        let build = addition.build(&dockerfile, &files);
+        let made = buildkit.build_inline(build, self.export(addition.names), step, events).await;
+        let made = self.access.explained(made, addition.names, Pusher::Builder).await?;
         Ok(Built::elsewhere(made, Reads::of([]), addition.names))
     }
 

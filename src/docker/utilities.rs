@@ -6,18 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
+use std::slice;
 use std::str;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Error};
+use anyhow::Error;
 use elf::ElfBytes;
 use elf::abi::{EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_RISCV, EM_S390, EM_X86_64, PT_INTERP};
 use elf::endian::AnyEndian;
 use tar::EntryType;
 
 use super::Daemon;
-use super::build::{Builder, Built, InlineBuild, Names};
-use super::buildkit::BuildKit;
+use super::build::{Builder, Built, InlineBuild, Names, Sibling};
+use super::buildkit::{BuildKit, Look};
 use crate::context::{self, Inline};
 use crate::event::Events;
 use crate::manifest::{Utilities, UtilitiesSource};
@@ -27,6 +28,8 @@ use crate::reference::ImageName;
 
 /// In the image's root.
 pub(super) const FOLDER: &str = "busybox";
+/// The stage of the normal build, in a Dockerfile of ours.
+const NORMAL: &str = "normal";
 /// Where images keep their busybox.
 pub(super) const PLACES: [&str; 4] = ["/bin/busybox", "/usr/bin/busybox", "/busybox/busybox", "/busybox"];
 pub(super) const MAX_BYTES: usize = 32 << 20;
@@ -39,10 +42,8 @@ const APPLETS_BEGIN: &[u8] = b"\0[\0[[\0";
 #[derive(Clone, Copy, Debug)]
 pub struct Addition<'a> {
     pub image: &'a ImageName,
-    /// Its normal build, by the name that [`Engine::sibling_name`] gave.
-    ///
-    /// [`Engine::sibling_name`]: super::Engine::sibling_name
-    pub normal: &'a str,
+    /// Its normal build.
+    pub normal: &'a Sibling,
     /// By platform.
     pub utilities: &'a BTreeMap<String, Busybox>,
     pub platforms: &'a [String],
@@ -177,7 +178,7 @@ fn is_applet(name: &str) -> bool {
 /// Adds the utilities to the image of this name. `PATH` is the image's own with one entry more.
 ///
 /// A tar that is unpacked keeps the time of every folder; BuildKit's COPY gives them that of the build.
-pub(super) fn dockerfile(normal: &str, platforms: &[String]) -> String {
+fn dockerfile(normal: &str, platforms: &[String], links: bool) -> String {
     let (declared, archive) = match platforms {
         [one] => ("", archive(one)),
         // BuildKit fills them in for each
@@ -186,7 +187,9 @@ pub(super) fn dockerfile(normal: &str, platforms: &[String]) -> String {
             "utilities-${TARGETARCH}${TARGETVARIANT}.tar".to_owned(),
         ),
     };
-    format!("FROM {normal}\n{declared}ADD {archive} /\nENV PATH=\"${{PATH:-{DEFAULT_PATH}}}:/{FOLDER}\"\n")
+    // the layer of all images is one then, made once
+    let link = if links { "--link " } else { "" };
+    format!("FROM {normal} AS {NORMAL}\nFROM {NORMAL}\n{declared}ADD {link}{archive} /\nENV PATH=\"${{PATH:-{DEFAULT_PATH}}}:/{FOLDER}\"\n")
 }
 
 fn archive(platform: &str) -> String {
@@ -207,7 +210,26 @@ pub(super) fn canonical(platform: &str) -> String {
     }
 }
 
-impl Addition<'_> {
+impl<'a> Addition<'a> {
+    pub(super) fn dockerfile(&self, links: bool) -> String {
+        dockerfile(&self.normal.name, self.platforms, links)
+    }
+
+    /// What was built is not published where the image has the folder.
+    pub(super) fn build(&self, dockerfile: &'a str, files: &'a [Inline]) -> InlineBuild<'a> {
+        InlineBuild {
+            dockerfile,
+            files,
+            siblings: slice::from_ref(self.normal),
+            platforms: self.platforms,
+            look: Some(Look {
+                stage: NORMAL,
+                folder: FOLDER,
+                refusal: own_keys,
+            }),
+        }
+    }
+
     /// One for each platform.
     pub(super) fn archives(&self) -> Result<Vec<Inline>, Error> {
         let archives = self.platforms.iter().map(|platform| {
@@ -220,15 +242,22 @@ impl Addition<'_> {
 
 impl Daemon {
     pub(super) async fn add_utilities(&self, addition: Addition<'_>, step: &str, events: &Events) -> Result<Built, Error> {
-        let build = InlineBuild {
-            dockerfile: &dockerfile(addition.normal, addition.platforms),
-            files: &addition.archives()?,
-            platforms: addition.platforms,
-        };
-        let build = self.build_inline(build, addition.names, step, events);
         match &self.builder {
-            Builder::BuildKit(buildkit) => unless_it_has_folder(buildkit.has_folder(addition.normal, addition.platforms), build).await,
-            Builder::Classic => unless_it_has_folder(self.container_has_folder(addition.normal, &addition.platforms[0]), build).await,
+            Builder::BuildKit(buildkit) => {
+                let (dockerfile, files) = (addition.dockerfile(buildkit.links), addition.archives()?);
+                self.build_inline(addition.build(&dockerfile, &files), addition.names, step, events)
+                    .await
+            }
+            Builder::Classic => {
+                let (dockerfile, files) = (addition.dockerfile(false), addition.archives()?);
+                let build = self.build_inline(addition.build(&dockerfile, &files), addition.names, step, events);
+                // both at once, for one is seldom what the other has to wait for
+                let checked = async {
+                    let found = self.container_has_folder(&addition.normal.name, &addition.platforms[0]).await?;
+                    if found { Err(own_keys()) } else { Ok(()) }
+                };
+                Ok(tokio::try_join!(checked, build)?.1)
+            }
         }
     }
 
@@ -241,15 +270,6 @@ impl Daemon {
 }
 
 impl BuildKit {
-    /// Whether an image has a [`FOLDER`] for any of the platforms.
-    pub(super) async fn has_folder(&self, image: &str, platforms: &[String]) -> Result<bool, Error> {
-        let found = self.copied(image, &[&format!("/{FOLDER}")], platforms).await;
-        let found = found.context("looking into the image")?;
-        let mut archive = tar::Archive::new(found.as_slice());
-        let is_found = |entry: tar::Entry<'_, _>| String::from_utf8_lossy(&entry.path_bytes()).contains("found");
-        Ok(archive.entries()?.flatten().any(is_found))
-    }
-
     /// The content of the busybox that an image holds.
     pub(super) async fn binary_of(&self, image: &str, platform: &str) -> Result<Option<Vec<u8>>, Error> {
         Ok(first_file(&self.copied(image, &PLACES, &[platform.to_owned()]).await?))
@@ -264,21 +284,14 @@ impl BuildKit {
         let build = InlineBuild {
             dockerfile: &format!("FROM scratch\n{}", copies.collect::<String>()),
             files: &[],
+            siblings: &[],
             platforms,
+            look: None,
         };
         // nobody asked for this build
         let (unseen, _) = Events::channel();
         self.files_of(build, MAX_BYTES, "utilities", &unseen).await
     }
-}
-
-/// Both at once, for one is seldom what the other has to wait for. What was built is not published where it has the folder.
-pub(super) async fn unless_it_has_folder<T>(
-    has_folder: impl Future<Output = Result<bool, Error>>,
-    build: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let checked = async { if has_folder.await? { Err(own_keys().into()) } else { Ok(()) } };
-    Ok(tokio::try_join!(checked, build)?.1)
 }
 
 /// The path as a wildcard that means it alone: what a wildcard does not find is no error.
@@ -300,8 +313,9 @@ pub(super) fn first_file(archive: &[u8]) -> Option<Vec<u8>> {
     Some(content)
 }
 
-fn own_keys() -> Problem {
-    Problem::failed(format!("the image has a /{FOLDER} of its own, where the utilities would go")).hint(OWN_KEYS)
+fn own_keys() -> Error {
+    let problem = Problem::failed(format!("the image has a /{FOLDER} of its own, where the utilities would go"));
+    problem.hint(OWN_KEYS).into()
 }
 
 #[cfg(test)]
@@ -332,7 +346,13 @@ mod tests {
 
     #[test]
     fn each_platform_has_an_archive_of_its_own() {
-        let of = |platforms: &[&str]| dockerfile("x", &platforms.iter().map(|platform| (*platform).to_owned()).collect::<Vec<_>>());
+        let of = |platforms: &[&str]| {
+            dockerfile(
+                "x",
+                &platforms.iter().map(|platform| (*platform).to_owned()).collect::<Vec<_>>(),
+                false,
+            )
+        };
         assert!(of(&["linux/arm64/v8"]).contains("\nADD utilities-arm64.tar /\n"));
         assert!(of(&["linux/amd64", "linux/arm"]).contains("\nADD utilities-${TARGETARCH}${TARGETVARIANT}.tar /\n"));
         assert_eq!(archive("linux/arm"), "utilities-armv7.tar");

@@ -141,13 +141,15 @@ impl Channel {
     /// When the registry does not take it.
     pub async fn upload(&self, record: &Record) -> Result<Manifest, Problem> {
         let artifact = record.encode();
-        let uploads = artifact.blobs.iter().map(async |(digest, bytes)| {
-            if !self.home.has_blob(digest).await? {
-                self.home.upload(digest, Bytes::from(bytes.clone())).await?;
+        let [(empty, config), (digest, record)] = artifact.blobs;
+        let config = async {
+            if self.home.has_blob(&empty).await? {
+                return Ok(());
             }
-            Ok::<_, Problem>(())
-        });
-        try_join_all(uploads).await?;
+            self.home.upload(&empty, Bytes::from(config)).await
+        };
+        // no two records are the same
+        tokio::try_join!(config, self.home.upload(&digest, Bytes::from(record)))?;
         Ok(Manifest::new(MANIFEST_MEDIA_TYPE, artifact.manifest))
     }
 

@@ -139,11 +139,18 @@ struct Flip {
 
 impl<'c> Move<'c> {
     async fn prepare(change: &'c Change, changes: &[Change], writer: &Writer, events: &Events) -> Result<Self, Problem> {
-        let base = repair::settled(&change.channel, events).await?.record;
+        let flips = || {
+            let images = change.images.iter();
+            try_join_all(images.map(|(image, entry)| Flip::prepare(change, image, &entry.digest)))
+        };
+        let (state, mut flips_to_be) = tokio::try_join!(repair::settled(&change.channel, events), flips())?;
+        if state.next != change.seen.next {
+            // it was changed in between
+            flips_to_be = flips().await?;
+        }
+        let base = state.record;
         refuse_conflict(change, base.as_ref())?;
-        let images = change.images.iter();
-        let flips = try_join_all(images.map(|(image, entry)| Flip::prepare(change, image, &entry.digest))).await?;
-        let flips: Vec<Flip> = flips.into_iter().flatten().collect();
+        let flips: Vec<Flip> = flips_to_be.into_iter().flatten().collect();
         let record = coming(change, changes, base.as_ref(), &flips, writer);
         let intent = change.channel.upload(&record).await?;
         Ok(Self {

@@ -1,6 +1,7 @@
 //! Builds through a BuildKit, a daemon's or another: only files that changed travel.
 
 mod files;
+mod gateway;
 mod line;
 mod received;
 mod request;
@@ -21,7 +22,7 @@ use tonic::transport::Channel;
 use tracing::debug;
 
 use super::Access;
-use super::build::{InlineBuild, Made, Recipe};
+use super::build::{InlineBuild, Made, Recipe, Sibling};
 use super::dial::Dialler;
 use super::meter::metered;
 use crate::context::{Inline, Reading};
@@ -31,30 +32,45 @@ use crate::machine;
 use crate::manifest::SecretSource;
 use crate::problem::Problem;
 use files::{AsksForMore, Files, Folder};
+pub(super) use gateway::Look;
+use gateway::{Bridge, Definitions, Question};
 use line::Line;
 use received::Received;
+use request::Asked;
 pub(super) use request::{Export, Push};
 use secrets::{Agents, Given};
 use session::{Offer, Session};
-use solve::Answer;
+use solve::Solved;
 
 const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
 const DOCKERFILE_NAME: &str = "Dockerfile";
 const TRIES: u32 = 5;
+const LARGEST_ANSWER: usize = 64 << 20;
 /// What an exporter answers: the digest of the image's manifest or index, or, of a graph driver store, of its configuration.
 const DIGEST: &str = "containerimage.digest";
 
 /// A BuildKit that has answered.
 #[derive(Clone)]
 pub(super) struct BuildKit {
+    /// No other has it.
+    id: String,
     line: Line,
-    client: ControlClient<Channel>,
+    channel: Channel,
     access: Access,
     /// For builds that ask for none; `None` leaves it to BuildKit, which in a daemon wants the daemon's bridge.
     pub(super) network: Option<&'static str>,
     /// What it can run, `os/architecture[/variant]`; not asked of a daemon's.
     pub(super) platforms: Vec<String>,
+    /// Whether its frontend knows `COPY --link` (Dockerfile 1.4).
+    pub(super) links: bool,
+}
+
+/// How an image was made, for the BuildKit that has made it.
+#[derive(Debug)]
+pub(super) struct Origin {
+    builder: String,
+    definitions: Definitions,
 }
 
 impl BuildKit {
@@ -63,13 +79,9 @@ impl BuildKit {
     /// # Errors
     /// When it does not answer.
     pub(super) async fn of_daemon(dialler: Dialler, access: Access) -> Result<Option<Self>, Error> {
-        Ok(Line::of_daemon(dialler).await?.map(|(line, channel)| Self {
-            line,
-            client: client(channel),
-            access,
-            network: None,
-            platforms: Vec::new(),
-        }))
+        Ok(Line::of_daemon(dialler)
+            .await?
+            .map(|(line, channel)| Self::new(line, channel, access)))
     }
 
     /// # Errors
@@ -92,17 +104,34 @@ impl BuildKit {
         Self::asked(line, channel, access).await
     }
 
+    fn new(line: Line, channel: Channel, access: Access) -> Self {
+        Self {
+            id: machine::random(),
+            line,
+            channel,
+            access,
+            network: None,
+            platforms: Vec::new(),
+            links: false,
+        }
+    }
+
+    fn control(&self) -> ControlClient<Channel> {
+        ControlClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
+    }
+
     async fn asked(line: Line, channel: Channel, access: Access) -> Result<Self, Error> {
-        let mut client = client(channel);
-        let workers = client.list_workers(ListWorkersRequest::default()).await?.into_inner().record;
+        let buildkit = Self::new(line, channel, access);
+        let answer = buildkit.control().list_workers(ListWorkersRequest::default()).await?;
+        let workers = answer.into_inner().record;
+        // those that tell their version know it
+        let links = workers.iter().all(|worker| worker.buildkit_version.is_some());
         let platforms = workers.into_iter().flat_map(|worker| worker.platforms);
         let platforms = platforms.map(|platform| platform_name(&[platform.os, platform.architecture, platform.variant]));
         Ok(Self {
-            line,
-            client,
-            access,
-            network: None,
             platforms: platforms.collect(),
+            links,
+            ..buildkit
         })
     }
 
@@ -115,13 +144,15 @@ impl BuildKit {
         events: &Events,
     ) -> Result<Made, Error> {
         let build = recipe.build;
-        let mut request = request::of_recipe(recipe, export, self.network);
+        let mut asked = request::of_recipe(recipe, export, self.network);
         // a daemon's siblings are in no registry: what it is to pull, it has pulled
         if matches!(self.line, Line::Direct) && (recipe.pull || build.pull) {
-            request.frontend_attrs.insert("image-resolve-mode".to_owned(), "pull".to_owned());
+            asked.question.set("image-resolve-mode".to_owned(), "pull");
         }
+        self.give(&mut asked.question, recipe.siblings);
         let solve = Solve {
-            request,
+            asked,
+            look: None,
             folders: folders(reading)?,
             reads: reading.reads.clone(),
             dockerfile: recipe.dockerfile,
@@ -130,7 +161,13 @@ impl BuildKit {
             agents: build.ssh.clone(),
             received: Received::default(),
         };
-        self.made(solve, step, events).await
+        let made = self.made(solve, step, events).await?;
+        // what stood on it would be made anew with it
+        let again = recipe.no_cache || build.no_cache;
+        Ok(Made {
+            origin: made.origin.filter(|_| !again),
+            ..made
+        })
     }
 
     pub(super) async fn build_inline(
@@ -140,7 +177,18 @@ impl BuildKit {
         step: &str,
         events: &Events,
     ) -> Result<Made, Error> {
-        self.made(Solve::inline(build, export), step, events).await
+        let mut solve = Solve::inline(build, export);
+        self.give(&mut solve.asked.question, build.siblings);
+        self.made(solve, step, events).await
+    }
+
+    /// Siblings that were made here need not come back as images.
+    fn give(&self, question: &mut Question, siblings: &[Sibling]) {
+        for sibling in siblings {
+            if let Some(origin) = sibling.origin.as_ref().filter(|origin| origin.builder == self.id) {
+                question.give(&sibling.name, &origin.definitions);
+            }
+        }
     }
 
     /// The files that a build makes, as a tar of `limit` bytes at most.
@@ -155,12 +203,22 @@ impl BuildKit {
     }
 
     async fn made(&self, solve: Solve<'_>, step: &str, events: &Events) -> Result<Made, Error> {
-        let (answer, cached) = self.solve(solve, step, events).await?;
-        let id = answer.get(DIGEST).context("the builder named no image at the end of the build")?;
-        Ok(Made { id: id.parse()?, cached })
+        let solved = self.solve(solve, step, events).await?;
+        let id = solved
+            .answer
+            .get(DIGEST)
+            .context("the builder named no image at the end of the build")?;
+        Ok(Made {
+            id: id.parse()?,
+            cached: solved.cached,
+            origin: Some(Arc::new(Origin {
+                builder: self.id.clone(),
+                definitions: solved.definitions,
+            })),
+        })
     }
 
-    async fn solve(&self, mut solve: Solve<'_>, step: &str, events: &Events) -> Result<Answer, Error> {
+    async fn solve(&self, mut solve: Solve<'_>, step: &str, events: &Events) -> Result<Solved, Error> {
         let dockerfile = Inline::file(DOCKERFILE_NAME, solve.dockerfile.as_bytes(), 0o644);
         solve.folders.push((DOCKERFILE.to_owned(), Folder::of_inline(&[dockerfile])));
         let parts = HashMap::from([(CONTEXT.to_owned(), solve.reads.clone())]);
@@ -176,12 +234,16 @@ impl BuildKit {
                 // a context that broke off is the cause, whatever the builder made of it
                 (Some(failure), _) => return Err(failure),
                 (None, Err(error)) if tries_left > 0 && is_race(&error) => debug!("{step}: trying again: {error:#}"),
+                (None, Err(error)) if tries_left > 0 && has_forgotten(&error) => {
+                    debug!("{step}: what it stands on is fetched: {error:#}");
+                    solve.asked.question.fetch_all();
+                }
                 (None, solved) => return solved,
             }
         }
     }
 
-    async fn solve_once(&self, solve: &Solve<'_>, files: Files, step: &str, events: &Events) -> Result<Answer, Error> {
+    async fn solve_once(&self, solve: &Solve<'_>, files: Files, step: &str, events: &Events) -> Result<Solved, Error> {
         let shared_key = format!("{:x}", Sha256::digest(format!("{}\n{}", self.access.machine, solve.shared)));
         let offer = Offer {
             files,
@@ -190,23 +252,22 @@ impl BuildKit {
             agents: Agents(solve.agents.clone()),
             received: solve.received.clone(),
         };
-        let session = Session::open(&self.line, &self.client, machine::random(), shared_key, offer).await?;
+        let session = Session::open(&self.line, &self.control(), machine::random(), shared_key, offer).await?;
+        let build = machine::random();
         let request = SolveRequest {
-            r#ref: machine::random(),
+            r#ref: build.clone(),
             session: session.id.clone(),
-            ..solve.request.clone()
+            ..solve.asked.request.clone()
         };
-        solve::solve(self.client.clone(), request, step, events).await
+        let bridge = Bridge::to(self.channel.clone(), &build)?;
+        let making = (bridge, solve.asked.question.clone(), solve.look);
+        solve::solve(self.control(), request, making, step, events).await
     }
 }
 
 fn platform_name(parts: &[String]) -> String {
     let parts = parts.iter().filter(|part| !part.is_empty()).map(String::as_str);
     parts.collect::<Vec<_>>().join("/")
-}
-
-fn client(channel: Channel) -> ControlClient<Channel> {
-    ControlClient::new(channel).max_decoding_message_size(64 << 20)
 }
 
 /// Whether a build failed because it reads more of its context than it was offered.
@@ -223,8 +284,14 @@ fn is_race(error: &Error) -> bool {
         || (message.starts_with("image ") && message.ends_with("already exists"))
 }
 
+/// Whether what a sibling was made from is wanted again, and gone: its build has ended.
+fn has_forgotten(error: &Error) -> bool {
+    format!("{error:#}").contains("no active session")
+}
+
 struct Solve<'a> {
-    request: SolveRequest,
+    asked: Asked,
+    look: Option<Look>,
     folders: Vec<(String, Folder)>,
     /// What the context is offered of its folder.
     reads: Reads,
@@ -239,7 +306,8 @@ struct Solve<'a> {
 impl<'a> Solve<'a> {
     fn inline(build: InlineBuild<'a>, export: Export<'_>) -> Self {
         Self {
-            request: request::of_platforms(build.platforms, export),
+            asked: request::of_platforms(build.platforms, export),
+            look: build.look,
             folders: vec![(CONTEXT.to_owned(), Folder::of_inline(build.files))],
             reads: Reads::Whole,
             dockerfile: build.dockerfile,

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use bollard::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry, SolveRequest};
+use serde_json::{Value, json};
 
 use super::super::build::Recipe;
 use super::DOCKERFILE_NAME;
+use super::gateway::Question;
 use crate::manifest::NamedContext;
 use crate::reference::Reference;
 
@@ -57,12 +59,18 @@ impl Export<'_> {
     }
 }
 
+/// What the frontend is to make, and what becomes of it.
+pub(super) struct Asked {
+    pub(super) question: Question,
+    pub(super) request: SolveRequest,
+}
+
 /// `network` is for builds that ask for none.
-pub(super) fn of_recipe(recipe: Recipe<'_>, export: Export<'_>, network: Option<&str>) -> SolveRequest {
+pub(super) fn of_recipe(recipe: Recipe<'_>, export: Export<'_>, network: Option<&str>) -> Asked {
     let build = recipe.build;
     let network = build.network.as_deref().filter(|network| *network != "default").or(network);
-    let mut request = of_platforms(&build.platforms, export);
-    let mut set = |key: String, value: &str| request.frontend_attrs.insert(key, value.to_owned());
+    let Asked { mut question, mut request } = of_platforms(&build.platforms, export);
+    let mut set = |key: String, value: &str| question.set(key, value);
     if let Some(target) = &build.target {
         set("target".to_owned(), target);
     }
@@ -76,7 +84,7 @@ pub(super) fn of_recipe(recipe: Recipe<'_>, export: Export<'_>, network: Option<
         match context {
             NamedContext::Folder(_) => set(format!("context:{name}"), &format!("local:{name}")),
             NamedContext::Image(image) => set(format!("context:{name}"), image),
-        };
+        }
     }
     if let Some(network) = network {
         set("force-network-mode".to_owned(), network);
@@ -87,25 +95,31 @@ pub(super) fn of_recipe(recipe: Recipe<'_>, export: Export<'_>, network: Option<
     if network == Some(HOST_NETWORK) {
         request.entitlements.push("network.host".to_owned());
     }
+    if !build.cache_from.is_empty() {
+        let imports = build.cache_from.iter().map(|text| cache_entry(text));
+        // as a frontend reads it (moby/buildkit, `frontend/dockerui`)
+        let imports = imports.map(|entry| json!({ "Type": entry.r#type, "Attrs": entry.attrs }));
+        question.set("cache-imports".to_owned(), &imports.collect::<Value>().to_string());
+    }
     request.cache = Some(CacheOptions {
-        imports: build.cache_from.iter().map(|text| cache_entry(text)).collect(),
         exports: build.cache_to.iter().map(|text| cache_entry(text)).collect(),
         ..CacheOptions::default()
     });
-    request
+    Asked { question, request }
 }
 
-pub(super) fn of_platforms(platforms: &[String], export: Export<'_>) -> SolveRequest {
-    let attributes = [("filename", DOCKERFILE_NAME), ("platform", &platforms.join(","))];
-    let (exporter, exporter_attributes) = export.exporter();
-    let exporter_attributes = exporter_attributes.into_iter().map(|(name, value)| (name.to_owned(), value));
-    SolveRequest {
-        frontend: FRONTEND.to_owned(),
-        frontend_attrs: attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+pub(super) fn of_platforms(platforms: &[String], export: Export<'_>) -> Asked {
+    let mut question = Question::to(FRONTEND);
+    question.set("filename".to_owned(), DOCKERFILE_NAME);
+    question.set("platform".to_owned(), &platforms.join(","));
+    let (exporter, attributes) = export.exporter();
+    let attributes = attributes.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let request = SolveRequest {
         exporter_deprecated: exporter.to_owned(),
-        exporter_attrs_deprecated: exporter_attributes.collect(),
+        exporter_attrs_deprecated: attributes.collect(),
         ..SolveRequest::default()
-    }
+    };
+    Asked { question, request }
 }
 
 /// `type=registry,ref=...`, or the image alone (Docker's `--cache-from`).

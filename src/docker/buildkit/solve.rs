@@ -1,23 +1,43 @@
 //! One build: `Control.Solve`, with its progress from `Control.Status` (moby/buildkit, `api/services/control`).
 
 use std::collections::HashMap;
+use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::Error;
 use bollard::moby::buildkit::v1::control_client::ControlClient;
 use bollard::moby::buildkit::v1::{SolveRequest, StatusRequest, StatusResponse, Vertex};
+use futures_util::future;
+use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tracing::Span;
 
+use super::gateway::{Bridge, Definitions, Look, Question};
 use crate::docker::instructions::{self, Cache};
 use crate::event::{Event, Events, Speaker};
 use crate::problem::printable;
 use crate::timing;
 
-/// What the exporter answers, and whether every instruction came from the cache.
-pub(super) type Answer = (HashMap<String, String>, bool);
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
-pub(super) async fn solve(mut client: ControlClient<Channel>, request: SolveRequest, step: &str, events: &Events) -> Result<Answer, Error> {
+/// What came of a build.
+pub(super) struct Solved {
+    /// The exporter's.
+    pub(super) answer: HashMap<String, String>,
+    /// Every instruction came from the cache.
+    pub(super) cached: bool,
+    pub(super) definitions: Definitions,
+}
+
+/// The bridge is to the build of `request`.
+pub(super) async fn solve(
+    mut client: ControlClient<Channel>,
+    request: SolveRequest,
+    (bridge, question, look): (Bridge, Question, Option<Look>),
+    step: &str,
+    events: &Events,
+) -> Result<Solved, Error> {
     let mut progress = Progress {
         step,
         events,
@@ -28,7 +48,7 @@ pub(super) async fn solve(mut client: ControlClient<Channel>, request: SolveRequ
     };
     let mut status_client = client.clone();
     let reference = request.r#ref.clone();
-    let solving = client.solve(request);
+    let solving = async { client.solve(request).await.map_err(|status| said(&status)) };
     let watching = async {
         let mut answers = status_client.status(StatusRequest { r#ref: reference }).await?.into_inner();
         while let Some(answer) = answers.message().await? {
@@ -37,9 +57,40 @@ pub(super) async fn solve(mut client: ControlClient<Channel>, request: SolveRequ
         Ok::<_, Status>(())
     };
     // without its progress a build is still a build
-    let (solved, _) = tokio::join!(solving, watching);
-    let answer = solved.map_err(|status| said(&status))?.into_inner().exporter_response;
-    Ok((answer, progress.cache.all_hit()))
+    let (solved, _) = tokio::join!(made(solving, bridge, question, look), watching);
+    let (answer, definitions) = solved?;
+    Ok(Solved {
+        answer: answer.into_inner().exporter_response,
+        cached: progress.cache.all_hit(),
+        definitions,
+    })
+}
+
+/// `solving` ends when it was told to, or because it cannot go on.
+async fn made<A>(
+    solving: impl Future<Output = Result<A, Error>>,
+    mut bridge: Bridge,
+    question: Question,
+    look: Option<Look>,
+) -> Result<(A, Definitions), Error> {
+    let mut solving = pin!(solving);
+    let made = tokio::select! {
+        ended = &mut solving => return Err(ended.err().unwrap_or_else(|| Error::msg("the builder ended the build"))),
+        made = bridge.make(question, look) => made,
+    };
+    match made {
+        Ok(made) => {
+            let (exported, solved) = tokio::join!(bridge.export(&made), solving);
+            let answer = solved?;
+            exported?;
+            Ok((answer, made.definitions))
+        }
+        Err(error) => {
+            // the last words of what failed come before the end
+            let _ = timeout(LAST_WORDS, future::join(bridge.give_up(&error), solving)).await;
+            Err(error)
+        }
+    }
 }
 
 pub(super) fn said(status: &Status) -> Error {
@@ -92,14 +143,15 @@ impl Progress<'_> {
 
     fn begin(&mut self, vertex: &Vertex) {
         let begun = vertex.started.is_some() || vertex.completed.is_some();
+        if let Some(part) = part(&vertex.name).filter(|_| begun) {
+            // it begins again where its result is wanted after it was looked for in the cache
+            let span = || timing::part_of(self.step, part);
+            self.parts.entry(vertex.digest.clone()).or_insert_with(span);
+        }
         if !begun || self.vertexes.contains_key(&vertex.digest) {
             return;
         }
         self.vertexes.insert(vertex.digest.clone(), Told::Begin);
-        if let Some(part) = part(&vertex.name) {
-            let part = timing::part_of(self.step, part);
-            self.parts.insert(vertex.digest.clone(), part);
-        }
         if verdict(vertex).is_none() {
             self.say(Speaker::Builder, &vertex.name);
         }
@@ -110,10 +162,10 @@ impl Progress<'_> {
     }
 
     fn end(&mut self, vertex: &Vertex) {
+        self.parts.remove(&vertex.digest);
         if self.vertexes.insert(vertex.digest.clone(), Told::End) == Some(Told::End) {
             return;
         }
-        self.parts.remove(&vertex.digest);
         if let Some(verdict) = verdict(vertex) {
             self.say(Speaker::Builder, &format!("{} {verdict}", vertex.name));
         }

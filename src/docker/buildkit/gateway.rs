@@ -1,0 +1,313 @@
+//! The client's part of a build: it asks the frontend itself, may look into what that made, and hands it to the exporter
+//! (moby/buildkit, `frontend/gateway/pb/gateway.proto`). What is only passed on stays bytes here.
+
+use std::collections::HashMap;
+
+use anyhow::Error;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bollard::fsutil::types::Stat;
+use prost::Message;
+use prost::bytes::Bytes;
+use serde_json::Value;
+use tonic::client::Grpc;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+use tonic_prost::ProstCodec;
+
+use super::LARGEST_ANSWER;
+use super::solve::said;
+
+/// Tells which build a call is about (moby/buildkit, `client/buildid`).
+const BUILD: &str = "buildkit-controlapi-buildid";
+/// An image's configuration, in what a frontend answers (moby/buildkit, `exporter/containerimage/exptypes`).
+const CONFIG: &str = "containerimage.config";
+
+/// What the frontend is asked for.
+#[derive(Clone)]
+pub(super) struct Question {
+    frontend: &'static str,
+    attrs: HashMap<String, String>,
+    /// By the names that `input:` has for them.
+    inputs: HashMap<String, Bytes>,
+}
+
+impl Question {
+    pub(super) fn to(frontend: &'static str) -> Self {
+        Self {
+            frontend,
+            attrs: HashMap::new(),
+            inputs: HashMap::new(),
+        }
+    }
+
+    pub(super) fn set(&mut self, attribute: String, value: &str) {
+        self.attrs.insert(attribute, value.to_owned());
+    }
+
+    /// Takes back what [`Self::give`] gave: every name is one of an image.
+    pub(super) fn fetch_all(&mut self) {
+        for name in self.inputs.drain().map(|(name, _)| name) {
+            self.attrs.remove(&format!("context:{name}"));
+            self.attrs.remove(&format!("input-metadata:{name}"));
+        }
+    }
+
+    /// Lets the Dockerfile mean this by `name` (moby/buildkit, `frontend/dockerui`). A frontend that knows no named contexts
+    /// takes the name for an image's.
+    pub(super) fn give(&mut self, name: &str, made: &Definitions) {
+        for (platform, part) in &made.0 {
+            let name = if platform.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{name}::{platform}")
+            };
+            let metadata = part.config.iter().map(|config| (CONFIG, STANDARD.encode(config)));
+            let metadata: Value = metadata.collect();
+            self.attrs.insert(format!("context:{name}"), format!("input:{name}"));
+            self.attrs.insert(format!("input-metadata:{name}"), metadata.to_string());
+            self.inputs.insert(name, part.definition.clone());
+        }
+    }
+}
+
+/// What the frontend has made.
+pub(super) struct Made {
+    /// For the exporter.
+    result: Bytes,
+    pub(super) definitions: Definitions,
+}
+
+/// How an image was made, for builds that stand on it: by platform, or under no name where there is one alone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Definitions(HashMap<String, Part>);
+
+#[derive(Clone, Debug)]
+struct Part {
+    definition: Bytes,
+    config: Option<Bytes>,
+}
+
+/// The line to the build that is under way.
+pub(super) struct Bridge {
+    grpc: Grpc<Channel>,
+    build: MetadataValue<Ascii>,
+}
+
+impl Bridge {
+    pub(super) fn to(channel: Channel, build: &str) -> Result<Self, Error> {
+        let grpc = Grpc::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+        Ok(Self {
+            grpc,
+            build: build.parse()?,
+        })
+    }
+
+    /// Makes what is asked for, if `look` finds nothing that must not be.
+    ///
+    /// # Errors
+    /// What the frontend said, or the refusal of `look`.
+    pub(super) async fn make(&mut self, question: Question, look: Option<Look>) -> Result<Made, Error> {
+        if let Some(look) = look {
+            let mut before = question.clone();
+            before.set("target".to_owned(), look.stage);
+            for part in self.solve(before).await?.1.all() {
+                if self.has(part, look.folder).await? {
+                    return Err((look.refusal)());
+                }
+            }
+        }
+        let (result, answer) = self.solve(question).await?;
+        let definitions = answer.definitions();
+        Ok(Made { result, definitions })
+    }
+
+    /// Gives what was made to the exporter.
+    ///
+    /// # Errors
+    /// When the build has ended.
+    pub(super) async fn export(&mut self, made: &Made) -> Result<(), Error> {
+        let result = made.result.clone();
+        self.end(Return { result, error: None }).await
+    }
+
+    /// Ends the build.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(super) async fn give_up(&mut self, error: &Error) -> Result<(), Error> {
+        let error = RpcStatus {
+            code: Code::Unknown as i32,
+            message: format!("{error:#}"),
+        };
+        self.end(Return {
+            result: Bytes::new(),
+            error: Some(error),
+        })
+        .await
+    }
+
+    async fn end(&mut self, answer: Return) -> Result<(), Error> {
+        let Nothing {} = self.call("Return", answer).await?;
+        Ok(())
+    }
+
+    async fn solve(&mut self, question: Question) -> Result<(Bytes, Answer), Error> {
+        let asked = Solve {
+            frontend: question.frontend.to_owned(),
+            frontend_opt: question.attrs,
+            allow_result_return: true,
+            allow_result_array_ref: true,
+            frontend_inputs: question.inputs,
+        };
+        let solved: Solved = self.call("Solve", asked).await?;
+        let answer = Answer::decode(solved.result.clone())?;
+        Ok((solved.result, answer))
+    }
+
+    /// Whether there is something of this name in the root.
+    async fn has(&mut self, part: &Ref, name: &str) -> Result<bool, Error> {
+        if part.id.is_empty() {
+            return Ok(false);
+        }
+        let asked = ReadDir {
+            r#ref: part.id.clone(),
+            dir_path: "/".to_owned(),
+            include_pattern: name.to_owned(),
+        };
+        let listed: Listed = self.call("ReadDir", asked).await?;
+        Ok(listed.entries.iter().any(|entry| entry.path == name))
+    }
+
+    async fn call<Q, A>(&mut self, method: &str, asked: Q) -> Result<A, Error>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        self.grpc.ready().await?;
+        let mut request = Request::new(asked);
+        request.metadata_mut().insert(BUILD, self.build.clone());
+        let path = format!("/moby.buildkit.v1.frontend.LLBBridge/{method}").parse()?;
+        let answer = self.grpc.unary(request, path, ProstCodec::default()).await;
+        Ok(answer.map_err(|status| said(&status))?.into_inner())
+    }
+}
+
+/// What is looked at before anything is made.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::docker) struct Look {
+    /// Of the Dockerfile.
+    pub(in crate::docker) stage: &'static str,
+    /// In its root, where it must not be.
+    pub(in crate::docker) folder: &'static str,
+    pub(in crate::docker) refusal: fn() -> Error,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Solve {
+    #[prost(string, tag = "2")]
+    frontend: String,
+    #[prost(map = "string, string", tag = "3")]
+    frontend_opt: HashMap<String, String>,
+    #[prost(bool, tag = "5")]
+    allow_result_return: bool,
+    #[prost(bool, tag = "6")]
+    allow_result_array_ref: bool,
+    #[prost(map = "string, bytes", tag = "13")]
+    frontend_inputs: HashMap<String, Bytes>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Solved {
+    #[prost(bytes = "bytes", tag = "3")]
+    result: Bytes,
+}
+
+/// `Result` in the protocol.
+#[derive(Clone, PartialEq, Message)]
+struct Answer {
+    #[prost(message, optional, tag = "3")]
+    one: Option<Ref>,
+    #[prost(message, optional, tag = "4")]
+    by_platform: Option<Refs>,
+    #[prost(map = "string, bytes", tag = "10")]
+    metadata: HashMap<String, Bytes>,
+}
+
+impl Answer {
+    fn all(&self) -> impl Iterator<Item = &Ref> {
+        self.one.iter().chain(self.by_platform.iter().flat_map(|refs| refs.refs.values()))
+    }
+
+    fn definitions(mut self) -> Definitions {
+        let mut parts = HashMap::new();
+        if let Some(one) = self.one {
+            parts.insert(
+                String::new(),
+                Part {
+                    definition: one.definition,
+                    config: self.metadata.remove(CONFIG),
+                },
+            );
+        }
+        for (platform, part) in self.by_platform.into_iter().flat_map(|refs| refs.refs) {
+            let config = self.metadata.remove(&format!("{CONFIG}/{platform}"));
+            let definition = part.definition;
+            parts.insert(platform, Part { definition, config });
+        }
+        // where nothing was made, there is nothing to stand on
+        parts.retain(|_, part: &mut Part| !part.definition.is_empty());
+        Definitions(parts)
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Ref {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    definition: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Refs {
+    #[prost(map = "string, message", tag = "1")]
+    refs: HashMap<String, Ref>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Return {
+    #[prost(bytes = "bytes", tag = "1")]
+    result: Bytes,
+    #[prost(message, optional, tag = "2")]
+    error: Option<RpcStatus>,
+}
+
+/// `google.rpc.Status`
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ReadDir {
+    #[prost(string, tag = "1")]
+    r#ref: String,
+    #[prost(string, tag = "2")]
+    dir_path: String,
+    #[prost(string, tag = "3")]
+    include_pattern: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Listed {
+    #[prost(message, repeated, tag = "1")]
+    entries: Vec<Stat>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Nothing {}
