@@ -1,5 +1,5 @@
-//! How the time grows with images, files, bytes and latency: `make bench-growth`. This tool beside the yardstick, each
-//! as far as it keeps up.
+//! How the time grows with images, files, bytes and latency, and behind doors: `make bench-growth`. This tool beside the
+//! yardstick, each as far as it keeps up.
 
 use std::fs;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::Settings;
+use crate::doors;
 use crate::files;
 use crate::place::Place;
 use crate::plot;
@@ -81,8 +82,9 @@ fn axes(largest: u64) -> [(&'static str, Vec<Step>); 4] {
 }
 
 pub fn run(place: &Place, settings: &Settings) -> Result<()> {
+    let is_wanted = |name: &str| settings.axes.split(',').any(|part| name.contains(part));
     let mut grown = Vec::new();
-    for (name, steps) in axes(settings.largest) {
+    for (name, steps) in axes(settings.largest).into_iter().filter(|(name, _)| is_wanted(name)) {
         let mut tools = tools::for_growth();
         let mut points = Vec::new();
         for step in steps {
@@ -93,7 +95,9 @@ pub fn run(place: &Place, settings: &Settings) -> Result<()> {
         println!("{}\n", text(&axis));
         grown.push(axis);
     }
-    let all = serde_json::json!({ "format": 1, "engine": place.engine, "seed": settings.seed, "machine": machine(), "lines": LINES, "axes": grown });
+    let passages = if is_wanted("doors") { doors::run(place, settings)? } else { Vec::new() };
+    println!("{}\n", doors::text(&passages));
+    let all = serde_json::json!({ "format": 1, "engine": place.engine, "seed": settings.seed, "machine": machine(), "lines": LINES, "axes": grown, "doors": passages });
     fs::write(place.folder.join("growth.json"), serde_json::to_string_pretty(&all)? + "\n")?;
     fs::write(place.folder.join("growth.svg"), plot::svg(&grown))?;
     Ok(())

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it prints what it measures")]
 
 mod check;
+mod doors;
 mod files;
 mod floor;
 mod growth;
@@ -14,6 +15,16 @@ mod rounds;
 mod table;
 mod tools;
 mod workload;
+
+#[path = "../registry/front.rs"]
+#[expect(dead_code, reason = "the tests of the registry client use the rest")]
+mod front;
+#[path = "../registry/server.rs"]
+#[expect(dead_code, reason = "the tests of the registry client use the rest")]
+mod server;
+#[path = "../registry/tokens.rs"]
+#[expect(dead_code, reason = "the tests of the registry client use the rest")]
+mod tokens;
 
 use std::env;
 use std::ffi::OsString;
@@ -36,6 +47,8 @@ pub struct Settings {
     scale: f64,
     /// Parts of the names of those that are to run; empty: all.
     tools: String,
+    /// Parts of the names of what `growth` is to look at; empty: all.
+    axes: String,
     /// In megabytes, of the images that `growth` makes.
     largest: u64,
     /// In seconds: a tool that took longer when cold is not asked for the next point of the growth.
@@ -50,6 +63,7 @@ impl Settings {
             rounds: setting("BENCH_ROUNDS", 5)?,
             scale: setting("BENCH_SCALE", 1.0)?,
             tools: setting("BENCH_TOOLS", String::new())?,
+            axes: setting("BENCH_AXES", String::new())?,
             largest: setting("BENCH_LARGEST", 1_000)?,
             patience: setting("BENCH_PATIENCE", 30.0)?,
             busybox: env::var_os("LATTICE_TEST_BUSYBOX")

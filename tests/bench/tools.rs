@@ -132,7 +132,7 @@ fn skaffold() -> String {
 }
 
 /// The second channel is filled from `stable`, which gets there the way a team's does: as what the first has.
-fn ours(name: &'static str, further: &str) -> Tool {
+pub fn ours(name: &'static str, further: &str) -> Tool {
     let program = env!("CARGO_BIN_EXE_lattice-images");
     let copy = |from: &str, to: &str| format!("'{program}' channels copy {from} {to} --yes --override-stable-guard\n");
     Tool {

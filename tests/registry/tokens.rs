@@ -34,7 +34,7 @@ impl Signer {
         Self { dir }
     }
 
-    fn certificate(&self) -> Vec<u8> {
+    pub fn certificate(&self) -> Vec<u8> {
         std::fs::read(self.dir.path().join("cert.pem")).expect("read")
     }
 
