@@ -22,6 +22,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether another step adds utilities to this one's image.
+    #[must_use]
+    pub fn gives_utilities_to(&self, step: &Step) -> bool {
+        let adds = |other: &Step| other.image == step.image && matches!(other.work, Work::AddUtilities { .. });
+        step.variant == Variant::Normal && self.steps.iter().any(adds)
+    }
+
     /// The builds from Dockerfiles.
     pub fn builds(&self) -> impl Iterator<Item = &Build> {
         self.steps.iter().filter_map(|step| match &step.work {

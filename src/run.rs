@@ -176,6 +176,7 @@ impl<'p, 'r> Builds<'p, 'r> {
                     external,
                     contexts: &workshop.contexts,
                     proxies: &workshop.proxies,
+                    gets_utilities: self.plan.gives_utilities_to(step),
                     pull: workshop.pull,
                     no_cache: workshop.no_cache,
                 };

@@ -47,6 +47,8 @@ pub struct Built {
     pub reads: Reads,
     /// What the registry answers for it, where the builder has pushed it by itself.
     pub pushed: Option<Digest>,
+    /// Whether it has the folder of the utilities, as far as that is known.
+    pub(super) has_folder: Option<bool>,
     /// Where what stands on it can be built without fetching it.
     pub(super) origin: Option<Arc<Origin>>,
 }
@@ -57,14 +59,27 @@ pub struct Sibling {
     /// By which a Dockerfile means this very image, whatever happens to its tags meanwhile. Elsewhere than in a daemon it
     /// must have been pushed.
     pub name: String,
+    pub(super) has_folder: Option<bool>,
     pub(super) origin: Option<Arc<Origin>>,
 }
 
 impl Sibling {
+    pub(super) fn of(built: &Built, name: String) -> Self {
+        Self {
+            name,
+            has_folder: built.has_folder,
+            origin: built.origin.clone(),
+        }
+    }
+
     /// What is in a registry under this name.
     #[must_use]
     pub fn published(name: String) -> Self {
-        Self { name, origin: None }
+        Self {
+            name,
+            has_folder: None,
+            origin: None,
+        }
     }
 }
 
@@ -77,6 +92,7 @@ impl Built {
             reads,
             pushed: Some(&made.id).filter(|_| !names.push_as.is_empty()).cloned(),
             id: made.id,
+            has_folder: made.has_folder,
             origin: made.origin,
         }
     }
@@ -87,6 +103,8 @@ impl Built {
 pub(super) struct Made {
     pub(super) id: Digest,
     pub(super) cached: bool,
+    /// Of what was looked for ([`Look::After`]).
+    pub(super) has_folder: Option<bool>,
     /// By BuildKit alone.
     pub(super) origin: Option<Arc<Origin>>,
 }
@@ -115,6 +133,8 @@ pub struct Recipe<'a> {
     pub proxies: &'a [(String, Secret)],
     /// What was read of folders in this run.
     pub contexts: &'a Arc<Contexts>,
+    /// Whether it gets utilities afterwards.
+    pub gets_utilities: bool,
     pub pull: bool,
     pub no_cache: bool,
 }
@@ -285,7 +305,9 @@ impl Daemon {
             }
             return Ok(Built::elsewhere(made, reads, names));
         }
-        let Made { id, cached, .. } = made;
+        let Made {
+            id, cached, has_folder, ..
+        } = made;
         // another run may give the name of the build to an image of its own, and an image without names may go
         let own = names.reference.repository().path();
         self.hold(own.rsplit('/').next().unwrap_or(own), &id).await?;
@@ -297,6 +319,7 @@ impl Daemon {
             cached,
             reads,
             pushed: None,
+            has_folder,
             // its BuildKit has what it made at hand as an image, too
             origin: None,
         })
@@ -308,8 +331,7 @@ impl Daemon {
             // BuildKit takes no image's id after FROM
             Builder::BuildKit(_) => self.hold(image.as_str(), &built.id).await?,
         };
-        let origin = built.origin.clone();
-        Ok(Sibling { name, origin })
+        Ok(Sibling::of(built, name))
     }
 
     /// Gives the image a name that is this run's alone.

@@ -128,7 +128,12 @@ impl Daemon {
         debug!("{step}: {sent} bytes of context sent");
         let id = id.context("the daemon named no image at the end of the build")?;
         let cached = log.all_hit();
-        Ok(Made { id, cached, origin: None })
+        Ok(Made {
+            id,
+            cached,
+            has_folder: None,
+            origin: None,
+        })
     }
 
     async fn credentials_of(&self, images: &[String]) -> Result<HashMap<String, DockerCredentials>, Problem> {

@@ -91,10 +91,7 @@ impl Engine {
     pub async fn sibling(&self, image: &ImageName, reference: &Reference, built: &Built) -> Result<Sibling, Error> {
         match self {
             Self::Daemon(daemon) => daemon.sibling(image, built).await,
-            Self::Remote(_) => Ok(Sibling {
-                name: format!("{}@{}", reference.repository(), built.id),
-                origin: built.origin.clone(),
-            }),
+            Self::Remote(_) => Ok(Sibling::of(built, format!("{}@{}", reference.repository(), built.id))),
         }
     }
 
@@ -112,6 +109,7 @@ impl Engine {
     /// # Errors
     /// When the image has a `/busybox` of its own, or the build fails.
     pub async fn add_utilities(&self, addition: Addition<'_>, step: &str, events: &Events) -> Result<Built, Error> {
+        addition.refuse_own_folder()?;
         match self {
             Self::Daemon(daemon) => daemon.add_utilities(addition, step, events).await,
             Self::Remote(remote) => remote.add_utilities(addition, step, events).await,

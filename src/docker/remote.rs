@@ -116,6 +116,11 @@ impl Remote {
         let mut made = Made {
             id: built[0].id.clone(),
             cached: built.iter().all(|built| built.cached),
+            has_folder: built
+                .iter()
+                .map(|built| built.has_folder)
+                .reduce(|one, other| Some(one? || other?))
+                .flatten(),
             // nobody alone made all of it
             origin: None,
         };

@@ -215,14 +215,25 @@ impl<'a> Addition<'a> {
         dockerfile(&self.normal.name, self.platforms, links)
     }
 
-    /// What was built is not published where the image has the folder.
+    /// # Errors
+    /// Where the image is known to have the folder.
+    pub(super) fn refuse_own_folder(&self) -> Result<(), Error> {
+        if self.normal.has_folder == Some(true) {
+            Err(own_keys())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What was built is not published where the image is found to have the folder.
     pub(super) fn build(&self, dockerfile: &'a str, files: &'a [Inline]) -> InlineBuild<'a> {
+        let is_unknown = self.normal.has_folder.is_none();
         InlineBuild {
             dockerfile,
             files,
             siblings: slice::from_ref(self.normal),
             platforms: self.platforms,
-            look: Some(Look {
+            look: is_unknown.then_some(Look::Before {
                 stage: NORMAL,
                 folder: FOLDER,
                 refusal: own_keys,

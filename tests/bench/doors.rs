@@ -201,9 +201,9 @@ async fn connection(here: TcpStream, behind: String, latency: Duration) -> io::R
     let there = TcpStream::connect(behind).await?;
     here.set_nodelay(true)?;
     there.set_nodelay(true)?;
-    let ((read_here, write_here), (read_there, write_there)) = (here.into_split(), there.into_split());
+    let ((asked, answers), (answered, questions)) = (here.into_split(), there.into_split());
     let half = latency / 2;
-    tokio::try_join!(late(read_here, write_there, half), late(read_there, write_here, half))?;
+    tokio::try_join!(late(asked, questions, half), late(answered, answers, half))?;
     Ok(())
 }
 

@@ -95,7 +95,11 @@ pub fn run(place: &Place, settings: &Settings) -> Result<()> {
         println!("{}\n", text(&axis));
         grown.push(axis);
     }
-    let passages = if is_wanted("doors") { doors::run(place, settings)? } else { Vec::new() };
+    let passages = if is_wanted("doors") {
+        doors::run(place, settings)?
+    } else {
+        Vec::new()
+    };
     println!("{}\n", doors::text(&passages));
     let all = serde_json::json!({ "format": 1, "engine": place.engine, "seed": settings.seed, "machine": machine(), "lines": LINES, "axes": grown, "doors": passages });
     fs::write(place.folder.join("growth.json"), serde_json::to_string_pretty(&all)? + "\n")?;

@@ -77,6 +77,8 @@ pub(super) struct Made {
     /// For the exporter.
     result: Bytes,
     pub(super) definitions: Definitions,
+    /// Whether it has the folder that was looked for, if one was.
+    pub(super) has_folder: Option<bool>,
 }
 
 /// How an image was made, for builds that stand on it: by platform, or under no name where there is one alone.
@@ -104,23 +106,29 @@ impl Bridge {
         })
     }
 
-    /// Makes what is asked for, if `look` finds nothing that must not be.
+    /// Makes what is asked for.
     ///
     /// # Errors
-    /// What the frontend said, or the refusal of `look`.
+    /// What the frontend said, or the refusal of [`Look::Before`].
     pub(super) async fn make(&mut self, question: Question, look: Option<Look>) -> Result<Made, Error> {
-        if let Some(look) = look {
+        if let Some(Look::Before { stage, folder, refusal }) = look {
             let mut before = question.clone();
-            before.set("target".to_owned(), look.stage);
-            for part in self.solve(before).await?.1.all() {
-                if self.has(part, look.folder).await? {
-                    return Err((look.refusal)());
-                }
+            before.set("target".to_owned(), stage);
+            let (_, answer) = self.solve(before).await?;
+            if self.has_folder(&answer, folder).await? {
+                return Err(refusal());
             }
         }
         let (result, answer) = self.solve(question).await?;
-        let definitions = answer.definitions();
-        Ok(Made { result, definitions })
+        let has_folder = match look {
+            Some(Look::After { folder }) => Some(self.has_folder(&answer, folder).await?),
+            _ => None,
+        };
+        Ok(Made {
+            result,
+            definitions: answer.definitions(),
+            has_folder,
+        })
     }
 
     /// Gives what was made to the exporter.
@@ -166,18 +174,21 @@ impl Bridge {
         Ok((solved.result, answer))
     }
 
-    /// Whether there is something of this name in the root.
-    async fn has(&mut self, part: &Ref, name: &str) -> Result<bool, Error> {
-        if part.id.is_empty() {
-            return Ok(false);
+    /// Whether there is something of this name in the root, for any platform.
+    async fn has_folder(&mut self, answer: &Answer, name: &str) -> Result<bool, Error> {
+        // what was made of nothing is none
+        for part in answer.all().filter(|part| !part.id.is_empty()) {
+            let asked = ReadDir {
+                r#ref: part.id.clone(),
+                dir_path: "/".to_owned(),
+                include_pattern: name.to_owned(),
+            };
+            let listed: Listed = self.call("ReadDir", asked).await?;
+            if listed.entries.iter().any(|entry| entry.path == name) {
+                return Ok(true);
+            }
         }
-        let asked = ReadDir {
-            r#ref: part.id.clone(),
-            dir_path: "/".to_owned(),
-            include_pattern: name.to_owned(),
-        };
-        let listed: Listed = self.call("ReadDir", asked).await?;
-        Ok(listed.entries.iter().any(|entry| entry.path == name))
+        Ok(false)
     }
 
     async fn call<Q, A>(&mut self, method: &str, asked: Q) -> Result<A, Error>
@@ -194,14 +205,17 @@ impl Bridge {
     }
 }
 
-/// What is looked at before anything is made.
+/// What is looked for in the root of an image.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::docker) struct Look {
-    /// Of the Dockerfile.
-    pub(in crate::docker) stage: &'static str,
-    /// In its root, where it must not be.
-    pub(in crate::docker) folder: &'static str,
-    pub(in crate::docker) refusal: fn() -> Error,
+pub(in crate::docker) enum Look {
+    /// It must not be in this stage of the Dockerfile.
+    Before {
+        stage: &'static str,
+        folder: &'static str,
+        refusal: fn() -> Error,
+    },
+    /// Whether what was made has it.
+    After { folder: &'static str },
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -25,6 +25,7 @@ use super::Access;
 use super::build::{InlineBuild, Made, Recipe, Sibling};
 use super::dial::Dialler;
 use super::meter::metered;
+use super::utilities::FOLDER;
 use crate::context::{Inline, Reading};
 use crate::dockerfile::Reads;
 use crate::event::{Event, Events};
@@ -152,7 +153,7 @@ impl BuildKit {
         self.give(&mut asked.question, recipe.siblings);
         let solve = Solve {
             asked,
-            look: None,
+            look: recipe.gets_utilities.then_some(Look::After { folder: FOLDER }),
             folders: folders(reading)?,
             reads: reading.reads.clone(),
             dockerfile: recipe.dockerfile,
@@ -211,9 +212,10 @@ impl BuildKit {
         Ok(Made {
             id: id.parse()?,
             cached: solved.cached,
+            has_folder: solved.made.has_folder,
             origin: Some(Arc::new(Origin {
                 builder: self.id.clone(),
-                definitions: solved.definitions,
+                definitions: solved.made.definitions,
             })),
         })
     }

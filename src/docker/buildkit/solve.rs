@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tracing::Span;
 
-use super::gateway::{Bridge, Definitions, Look, Question};
+use super::gateway::{Bridge, Look, Made, Question};
 use crate::docker::instructions::{self, Cache};
 use crate::event::{Event, Events, Speaker};
 use crate::problem::printable;
@@ -27,7 +27,7 @@ pub(super) struct Solved {
     pub(super) answer: HashMap<String, String>,
     /// Every instruction came from the cache.
     pub(super) cached: bool,
-    pub(super) definitions: Definitions,
+    pub(super) made: Made,
 }
 
 /// The bridge is to the build of `request`.
@@ -58,11 +58,11 @@ pub(super) async fn solve(
     };
     // without its progress a build is still a build
     let (solved, _) = tokio::join!(made(solving, bridge, question, look), watching);
-    let (answer, definitions) = solved?;
+    let (answer, made) = solved?;
     Ok(Solved {
         answer: answer.into_inner().exporter_response,
         cached: progress.cache.all_hit(),
-        definitions,
+        made,
     })
 }
 
@@ -72,7 +72,7 @@ async fn made<A>(
     mut bridge: Bridge,
     question: Question,
     look: Option<Look>,
-) -> Result<(A, Definitions), Error> {
+) -> Result<(A, Made), Error> {
     let mut solving = pin!(solving);
     let made = tokio::select! {
         ended = &mut solving => return Err(ended.err().unwrap_or_else(|| Error::msg("the builder ended the build"))),
@@ -83,7 +83,7 @@ async fn made<A>(
             let (exported, solved) = tokio::join!(bridge.export(&made), solving);
             let answer = solved?;
             exported?;
-            Ok((answer, made.definitions))
+            Ok((answer, made))
         }
         Err(error) => {
             // the last words of what failed come before the end
