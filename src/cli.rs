@@ -332,8 +332,23 @@ pub struct Push {
     /// Publish `stable` though the checkout is not what it is built from
     #[arg(long, help_heading = "Run", requires = "stable")]
     pub override_stable_guard: bool,
+    /// Who brings to the registry what the Docker daemon has built [default: auto] [env: LATTICE_IMAGES_PUSH_BY]
+    ///
+    /// What builders push by themselves, at the end of a build, they push in any case.
+    #[arg(long, value_enum, value_name = "WHO", help_heading = "Run")]
+    pub push_by: Option<PushBy>,
     #[command(flatten)]
     pub run: Run,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PushBy {
+    /// client for a daemon on this machine, else daemon
+    Auto,
+    /// This program: it takes the images from the daemon, compresses new layers on all cores, and uploads them
+    Client,
+    /// The daemon, which must reach the registry itself
+    Daemon,
 }
 
 #[derive(Debug, Args)]

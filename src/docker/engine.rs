@@ -1,12 +1,13 @@
 //! The one front of what builds: a daemon, or one BuildKit or several elsewhere.
 
 use anyhow::Error;
+use tracing::debug;
 
 use super::build::{Built, Recipe};
 use super::push::Pushed;
 use super::remote::Remote;
 use super::utilities::{Addition, Busybox};
-use super::{Access, BuilderChoice, Daemon};
+use super::{Access, BuilderChoice, Daemon, PushBy};
 use crate::builder::Choice;
 use crate::event::Events;
 use crate::manifest::{Build, Utilities};
@@ -64,6 +65,27 @@ impl Engine {
             Self::Daemon(daemon) => daemon.pushes(),
             Self::Remote(_) => true,
         }
+    }
+
+    /// Lets `chosen` bring images to the registry, or who does it faster. What cannot be is told.
+    pub fn push_by(&mut self, chosen: Option<PushBy>) -> Option<String> {
+        if let (Self::Daemon(daemon), Some(chosen)) = (&mut *self, chosen) {
+            daemon.push_by = chosen;
+        }
+        let by = match self {
+            _ if self.pushes() => "builder",
+            Self::Daemon(daemon) if daemon.stages() => "client",
+            _ => "daemon",
+        };
+        debug!("images are pushed by the {by}");
+        let other = chosen == Some(PushBy::Client) && by != "client";
+        other.then(|| format!("images do not go through the client here: the {by} pushes them"))
+    }
+
+    /// Whether [`Self::push_as`] sends a layer once however many images that have it it is given at the same time.
+    #[must_use]
+    pub fn sends_layers_once(&self) -> bool {
+        matches!(self, Self::Daemon(daemon) if daemon.stages())
     }
 
     /// # Errors

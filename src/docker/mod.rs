@@ -12,12 +12,15 @@ mod instructions;
 mod meter;
 mod push;
 mod remote;
+mod staging;
 mod utilities;
 
 pub use build::{Built, Names, Recipe};
 pub use engine::Engine;
 pub use push::{PushOf, Pushed};
 pub use utilities::{Addition, Busybox};
+
+use std::path::PathBuf;
 
 use anyhow::Error;
 use bollard::Docker;
@@ -28,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::credentials::{Credential, Credentials};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Address, Endpoint};
 use crate::machine;
 use crate::problem::{Problem, printable};
 use crate::proxy::{Proxies, is_loopback};
@@ -36,6 +39,7 @@ use crate::registry;
 use build::{Builder, SiblingNames};
 use buildkit::{BuildKit, Push};
 use dial::Dialler;
+use staging::Staging;
 
 /// What builders are given of the person and the team.
 #[derive(Clone)]
@@ -47,8 +51,18 @@ pub struct Access {
     pub insecure_registries: Vec<String>,
     /// On the way to daemons and builders that are reached over TCP.
     pub proxies: Proxies,
-    /// For what no builder does: an index over what several have pushed.
+    /// For what no builder does: an index over what several have pushed, and images that a daemon does not push itself.
     pub registry: registry::Client,
+    /// Where things are kept from run to run.
+    pub cache: Option<PathBuf>,
+}
+
+/// Who brings to the registry what a daemon has built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushBy {
+    /// This program.
+    Client,
+    Daemon,
 }
 
 impl Access {
@@ -71,6 +85,8 @@ pub struct Daemon {
     builder: Builder,
     version: Version,
     store: Store,
+    push_by: PushBy,
+    staging: Staging,
     siblings: SiblingNames,
     /// What goes on even if the run is stopped, so that nothing stays in the daemon.
     tidy: TaskTracker,
@@ -146,12 +162,15 @@ impl Daemon {
             buildkit.network = facts.network;
         }
         let siblings = SiblingNames::new(machine::random()[..8].to_owned());
+        let staging = Staging::new(facts.docker.clone(), access.registry.clone(), access.cache.clone());
         Ok(Self {
             docker: facts.docker,
+            push_by: PushBy::best(&endpoint.address),
             access,
             builder,
             version: facts.version,
             store: facts.store,
+            staging,
             siblings,
             tidy: TaskTracker::new(),
         })
@@ -167,6 +186,7 @@ impl Daemon {
         self.tidy.close();
         self.tidy.wait().await;
         self.forget_siblings().await;
+        self.staging.finish();
     }
 
     fn description(&self) -> String {
@@ -182,6 +202,11 @@ impl Daemon {
     /// Whether builds push by themselves.
     fn pushes(&self) -> bool {
         self.store == Store::Containerd && !self.builds_classically()
+    }
+
+    /// Whether images go through this program to the registry. From containerd's store they come in another form.
+    fn stages(&self) -> bool {
+        self.store == Store::GraphDriver && self.push_by == PushBy::Client
     }
 
     async fn credentials(&self, host: &str) -> Result<(Credential, DockerCredentials), Problem> {
@@ -201,6 +226,17 @@ impl Daemon {
             Credential::RegistryToken(token) => sent.registrytoken = Some(token.expose().to_owned()),
         }
         Ok((credential, sent))
+    }
+}
+
+impl PushBy {
+    /// Layers do not travel twice from a machine that is far away.
+    fn best(daemon: &Address) -> Self {
+        match daemon {
+            Address::Unix(_) => Self::Client,
+            Address::Tcp { host, .. } if host == "::1" || is_loopback(host) => Self::Client,
+            Address::Tcp { .. } | Address::Ssh { .. } => Self::Daemon,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Pushes through the daemon.
+//! Pushes: through the daemon, or by this program where that is better.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 
 use super::build::{Built, Names};
 use super::meter::metered;
-use super::{Access, Daemon, said};
+use super::{Access, Daemon, Store, said};
 use crate::credentials::{Credential, Right, forbidden_hint, unauthorized_hint};
 use crate::event::{Event, Events};
 use crate::problem::Problem;
@@ -29,8 +29,28 @@ pub struct Pushed {
 }
 
 impl Daemon {
-    /// Pushes an image under a name that it does not keep in the daemon.
+    /// Brings an image to the registry under a name that it does not keep in the daemon.
     pub(super) async fn push_as(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
+        if self.stages() {
+            return self.staging.stage(built, reference, step, events).await;
+        }
+        let pushed = self.push_tagged(built, reference, step, events).await;
+        let Err(error) = &pushed else { return pushed };
+        if self.store != Store::GraphDriver || !is_unreachable(&format!("{error:#}").to_lowercase()) {
+            return pushed;
+        }
+        let host = reference.host();
+        if self.access.registry.ping(host).await.is_err() {
+            return pushed;
+        }
+        events.note_on(
+            step,
+            format!("the daemon cannot reach the registry {host}, and this program can: it pushes instead"),
+        );
+        self.staging.stage(built, reference, step, events).await
+    }
+
+    async fn push_tagged(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
         self.tag(&built.id, reference.repository().as_str(), reference.tag().as_str())
             .await?;
         let pushed = self.push(reference, step, events).await;
@@ -168,10 +188,8 @@ fn explained(said: &str, reference: &Reference, credential: &Credential, pusher:
     Error::from(problem).context(PushOf(reference.clone()))
 }
 
-fn hint(said: &str, reference: &Reference, credential: &Credential, pusher: Pusher) -> Option<String> {
-    let any = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
-    let host = reference.host();
-    let unreachable = any(&[
+fn is_unreachable(said: &str) -> bool {
+    let signs = [
         "no such host",
         "connection refused",
         "i/o timeout",
@@ -179,7 +197,14 @@ fn hint(said: &str, reference: &Reference, credential: &Credential, pusher: Push
         "network is unreachable",
         "connection reset",
         "eof",
-    ]);
+    ];
+    signs.iter().any(|sign| said.contains(sign))
+}
+
+fn hint(said: &str, reference: &Reference, credential: &Credential, pusher: Pusher) -> Option<String> {
+    let any = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
+    let host = reference.host();
+    let unreachable = is_unreachable(said);
     let unknown = any(&[
         "unauthorized",
         "no basic auth",

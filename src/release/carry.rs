@@ -217,10 +217,17 @@ impl<'p> Carrying<'p, '_> {
 
     async fn stage(&self, index: usize, image: &Built) -> Outcome<Pushed> {
         let label = self.release.plan.steps[index].label();
-        let staging = self.layers.send(&image.layers, async {
-            let _permit = self.permits.acquire().await;
-            self.builds.timed(index, self.stage_one(index, image)).await
-        });
+        let staging = async {
+            let stage_one = self.builds.timed(index, self.stage_one(index, image));
+            if self.builds.workshop().engine.sends_layers_once() {
+                return stage_one.await;
+            }
+            let stage_one = async {
+                let _permit = self.permits.acquire().await;
+                stage_one.await
+            };
+            self.layers.send(&image.layers, stage_one).await
+        };
         let result = tokio::select! {
             biased;
             () = self.limits.cancel.cancelled() => return Outcome::Stopped,
