@@ -332,7 +332,7 @@ pub struct Push {
     /// Publish `stable` though the checkout is not what it is built from
     #[arg(long, help_heading = "Run", requires = "stable")]
     pub override_stable_guard: bool,
-    /// Who brings to the registry what the Docker daemon has built [default: auto] [env: LATTICE_IMAGES_PUSH_BY]
+    /// Who compresses and uploads what the Docker daemon has built [default: daemon] [env: LATTICE_IMAGES_PUSH_BY]
     ///
     /// What builders push by themselves, at the end of a build, they push in any case.
     #[arg(long, value_enum, value_name = "WHO", help_heading = "Run")]
@@ -343,12 +343,11 @@ pub struct Push {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PushBy {
-    /// client for a daemon on this machine, else daemon
-    Auto,
-    /// This program: it takes the images from the daemon, compresses new layers on all cores, and uploads them
-    Client,
-    /// The daemon, which must reach the registry itself
+    /// The daemon: each layer on one core, and only new layers are touched
     Daemon,
+    /// This program: it takes whole images out of the daemon, and compresses each new layer on all cores; for a daemon
+    /// on this machine that has pushed nothing of them before, and for large layers
+    Client,
 }
 
 #[derive(Debug, Args)]

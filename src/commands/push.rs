@@ -89,7 +89,7 @@ struct Desk<'m> {
     /// The registry of the channel `stable`.
     stable: Registry,
     writer: Writer,
-    push_by: Option<PushBy>,
+    push_by: PushBy,
 }
 
 /// A push that only has to be carried out.

@@ -315,19 +315,18 @@ pub async fn connect(docker: &Docker, manifest: Option<&Manifest>, options: &[St
     Ok((engine, docker.config.proxy_build_args(&choice.address())))
 }
 
-/// Who is to push; none: whoever does it faster.
-pub fn push_by(option: Option<PushBy>) -> Result<Option<docker::PushBy>, Problem> {
+/// Who is to push: the option, else the environment.
+pub fn push_by(option: Option<PushBy>) -> Result<docker::PushBy, Problem> {
     let variable = env::var(PUSH_BY).ok().filter(|value| !value.is_empty());
     let chosen = match (option, variable) {
         (Some(chosen), _) => chosen,
         (None, Some(value)) => PushBy::from_str(&value, false)
-            .map_err(|_| Problem::usage(format!("{PUSH_BY} is `{}`, and can be auto, client or daemon", printable(&value))))?,
-        (None, None) => PushBy::Auto,
+            .map_err(|_| Problem::usage(format!("{PUSH_BY} is `{}`, and can be daemon or client", printable(&value))))?,
+        (None, None) => PushBy::Daemon,
     };
     Ok(match chosen {
-        PushBy::Auto => None,
-        PushBy::Client => Some(docker::PushBy::Client),
-        PushBy::Daemon => Some(docker::PushBy::Daemon),
+        PushBy::Daemon => docker::PushBy::Daemon,
+        PushBy::Client => docker::PushBy::Client,
     })
 }
 

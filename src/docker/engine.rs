@@ -67,9 +67,9 @@ impl Engine {
         }
     }
 
-    /// Lets `chosen` bring images to the registry, or who does it faster. What cannot be is told.
-    pub fn push_by(&mut self, chosen: Option<PushBy>) -> Option<String> {
-        if let (Self::Daemon(daemon), Some(chosen)) = (&mut *self, chosen) {
+    /// Lets `chosen` bring images to the registry; tells where that cannot be.
+    pub fn push_by(&mut self, chosen: PushBy) -> Option<String> {
+        if let Self::Daemon(daemon) = self {
             daemon.push_by = chosen;
         }
         let by = match self {
@@ -78,7 +78,7 @@ impl Engine {
             _ => "daemon",
         };
         debug!("images are pushed by the {by}");
-        let other = chosen == Some(PushBy::Client) && by != "client";
+        let other = chosen == PushBy::Client && by != "client";
         other.then(|| format!("images do not go through the client here: the {by} pushes them"))
     }
 
@@ -86,6 +86,13 @@ impl Engine {
     #[must_use]
     pub fn sends_layers_once(&self) -> bool {
         matches!(self, Self::Daemon(daemon) if daemon.stages())
+    }
+
+    /// Nothing more is built that [`Self::push_as`] would be given.
+    pub fn has_built_all(&self) {
+        if let Self::Daemon(daemon) = self {
+            daemon.staging.complete();
+        }
     }
 
     /// # Errors

@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::credentials::{Credential, Credentials};
-use crate::endpoint::{Address, Endpoint};
+use crate::endpoint::Endpoint;
 use crate::machine;
 use crate::problem::{Problem, printable};
 use crate::proxy::{Proxies, is_loopback};
@@ -165,7 +165,7 @@ impl Daemon {
         let staging = Staging::new(facts.docker.clone(), access.registry.clone(), access.cache.clone());
         Ok(Self {
             docker: facts.docker,
-            push_by: PushBy::best(&endpoint.address),
+            push_by: PushBy::Daemon,
             access,
             builder,
             version: facts.version,
@@ -226,17 +226,6 @@ impl Daemon {
             Credential::RegistryToken(token) => sent.registrytoken = Some(token.expose().to_owned()),
         }
         Ok((credential, sent))
-    }
-}
-
-impl PushBy {
-    /// Layers do not travel twice from a machine that is far away.
-    fn best(daemon: &Address) -> Self {
-        match daemon {
-            Address::Unix(_) => Self::Client,
-            Address::Tcp { host, .. } if host == "::1" || is_loopback(host) => Self::Client,
-            Address::Tcp { .. } | Address::Ssh { .. } => Self::Daemon,
-        }
     }
 }
 

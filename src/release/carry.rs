@@ -201,6 +201,7 @@ impl<'p> Carrying<'p, '_> {
     async fn stage_all(&self, mut built: UnboundedReceiver<(usize, Built)>) -> BTreeMap<usize, Outcome<Pushed>> {
         let mut outcomes = BTreeMap::new();
         let mut staging = FuturesUnordered::new();
+        let mut all_built = false;
         loop {
             tokio::select! {
                 Some((index, outcome)) = staging.next(), if !staging.is_empty() => {
@@ -209,7 +210,13 @@ impl<'p> Carrying<'p, '_> {
                     }
                     outcomes.insert(index, outcome);
                 }
-                Some((index, image)) = built.recv() => staging.push(async move { (index, self.stage(index, &image).await) }),
+                received = built.recv(), if !all_built => match received {
+                    Some((index, image)) => staging.push(async move { (index, self.stage(index, &image).await) }),
+                    None => {
+                        all_built = true;
+                        self.builds.tell_all_built();
+                    }
+                },
                 else => return outcomes,
             }
         }

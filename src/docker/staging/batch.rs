@@ -1,10 +1,11 @@
 //! Exports images from the daemon, as many at once as wait for it: what they share comes only once then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Error};
 use bollard::Docker;
@@ -12,49 +13,82 @@ use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
 use tokio::sync::{Mutex as Turn, Notify, OwnedMutexGuard, mpsc, oneshot};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::archive::{self, Found, Layer, Wanted};
+use super::layers::Layers;
 use crate::docker::said;
 use crate::reference::Digest;
+use crate::registry::Remote;
 
 /// Parts of an archive that wait to be read.
 const PARTS: usize = 8;
 
+/// An image waits so long for others that are being built, for what it shares with them would be exported again with them.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Images that wait for an export.
 #[derive(Default)]
 pub(super) struct Queue {
-    waiting: Mutex<Vec<Waiting>>,
+    waiting: Mutex<Vec<Image>>,
     turn: Arc<Turn<()>>,
+    /// When nothing more is built.
+    complete: CancellationToken,
 }
 
-struct Waiting {
-    image: Digest,
-    layers: Vec<Digest>,
+/// An image that waits for an export.
+struct Image {
+    id: Digest,
+    layers: BTreeSet<Digest>,
+    repository: Remote,
     tell: oneshot::Sender<Arc<Batch>>,
 }
 
 impl Queue {
-    /// The export that has the image's configuration and these of its layers.
-    pub(super) async fn export(&self, docker: &Docker, image: &Digest, layers: Vec<Digest>) -> Result<Arc<Batch>, Error> {
+    /// The export that has the image's configuration, and those of its layers that the repository lacks.
+    pub(super) async fn export(
+        &self,
+        docker: &Docker,
+        of_run: &Layers,
+        id: &Digest,
+        layers: BTreeSet<Digest>,
+        repository: &Remote,
+    ) -> Result<Arc<Batch>, Error> {
         let (tell, mut told) = oneshot::channel();
-        let image = image.clone();
-        self.lock().push(Waiting { image, layers, tell });
+        self.lock().push(Image {
+            id: id.clone(),
+            layers,
+            repository: repository.clone(),
+            tell,
+        });
         tokio::select! {
             biased;
             batch = &mut told => return Ok(batch?),
-            turn = Arc::clone(&self.turn).lock_owned() => {
-                let waiting = std::mem::take(&mut *self.lock());
-                if !waiting.is_empty() {
-                    begin(docker.clone(), waiting, turn);
+            turn = self.turn() => {
+                let images = std::mem::take(&mut *self.lock());
+                if !images.is_empty() {
+                    begin(docker.clone(), of_run, images, turn).await;
                 }
             }
         }
         Ok(told.await?)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Waiting>> {
+    /// Nothing more is built: whatever waits goes.
+    pub(super) fn complete(&self) {
+        self.complete.cancel();
+    }
+
+    async fn turn(&self) -> OwnedMutexGuard<()> {
+        // that it took too long is as good
+        let _ = timeout(PATIENCE, self.complete.cancelled()).await;
+        Arc::clone(&self.turn).lock_owned().await
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Image>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -79,30 +113,31 @@ struct State {
     end: Option<Result<(), String>>,
 }
 
-fn begin(docker: Docker, waiting: Vec<Waiting>, turn: OwnedMutexGuard<()>) {
+async fn begin(docker: Docker, of_run: &Layers, images: Vec<Image>, turn: OwnedMutexGuard<()>) {
     let arrived = Arc::new(Arrived::default());
-    let wanted = Wanted {
-        layers: waiting.iter().flat_map(|waiting| waiting.layers.clone()).collect(),
-        configs: waiting.iter().map(|waiting| waiting.image.clone()).collect(),
-    };
+    let (mut configs, mut repositories, mut waiting) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new(), Vec::new());
+    for image in images {
+        for layer in image.layers {
+            repositories.entry(layer).or_default().push(image.repository.clone());
+        }
+        configs.insert(image.id);
+        waiting.push(image.tell);
+    }
+    let layers = of_run.missing(repositories).await;
     let into = Arc::clone(&arrived);
     let reading = tokio::spawn(async move {
         let _turn = turn;
-        debug!(
-            "the daemon exports {} images for {} new layers",
-            wanted.configs.len(),
-            wanted.layers.len()
-        );
-        let end = export(docker, wanted, Arc::clone(&into)).await;
+        debug!("the daemon exports {} images for {} new layers", configs.len(), layers.len());
+        let end = export(docker, Wanted { layers, configs }, Arc::clone(&into)).await;
         into.change(|state| state.end = Some(end.map_err(|error| format!("{error:#}"))));
     });
     let batch = Arc::new(Batch {
         arrived,
         _reading: AbortOnDropHandle::new(reading),
     });
-    for waiting in waiting {
+    for tell in waiting {
         // who was stopped does not wait any more
-        let _ = waiting.tell.send(Arc::clone(&batch));
+        let _ = tell.send(Arc::clone(&batch));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use super::archive::Layer;
 use crate::registry::ByteStream;
 
 /// Bytes of a layer in one member. Whatever changes here changes the digests of all layers.
-const MEMBER: usize = 1 << 20;
+const MEMBER: usize = 256 << 10;
 const LEVEL: i32 = 6;
 /// Members that wait to be sent, beside those in work.
 const AHEAD: usize = 2;
@@ -25,6 +25,14 @@ const AHEAD: usize = 2;
 pub(super) struct Gzip {
     cores: usize,
     members: Arc<Semaphore>,
+    idle: Arc<Mutex<Vec<Worker>>>,
+}
+
+/// What a member is made with, to be used for others.
+struct Worker {
+    compressor: Compressor,
+    content: Vec<u8>,
+    compressed: Vec<u8>,
 }
 
 impl Gzip {
@@ -33,18 +41,19 @@ impl Gzip {
         Self {
             cores,
             members: Arc::new(Semaphore::new(cores + AHEAD)),
+            idle: Arc::default(),
         }
     }
 
     /// The same bytes each time. `reached` is told how far into the layer they come.
     pub(super) fn stream(&self, layer: Arc<Layer>, reached: impl Fn(u64) + Send + 'static) -> ByteStream {
-        let members = self.members.clone();
+        let gzip = self.clone();
         let compressed = stream::iter(0..layer.size.div_ceil(MEMBER as u64)).map(move |number| {
-            let (members, layer) = (members.clone(), layer.clone());
+            let (gzip, layer) = (gzip.clone(), layer.clone());
             async move {
-                let place = members.acquire_owned().await?;
+                let place = Arc::clone(&gzip.members).acquire_owned().await?;
                 let start = number * MEMBER as u64;
-                let member = spawn_blocking(move || member(&layer, start)).await??;
+                let member = spawn_blocking(move || gzip.member(&layer, start)).await??;
                 Ok((member, start, place))
             }
         });
@@ -54,25 +63,42 @@ impl Gzip {
         });
         Box::pin(sent)
     }
+
+    fn member(&self, layer: &Layer, start: u64) -> io::Result<Bytes> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut worker = idle().pop().unwrap_or_else(Worker::new);
+        let member = worker.member(layer, start);
+        idle().push(worker);
+        member
+    }
 }
 
-fn member(layer: &Layer, start: u64) -> io::Result<Bytes> {
-    let length = (layer.size - start).min(MEMBER as u64);
-    let mut content = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    layer.file.read_exact_at(&mut content, start)?;
-    let mut gzip = Compressor::new(CompressionLvl::new(LEVEL).expect("there is this level"));
-    let mut compressed = vec![0; gzip.gzip_compress_bound(content.len())];
-    let length = gzip.gzip_compress(&content, &mut compressed).map_err(io::Error::other)?;
-    compressed.truncate(length);
-    compressed.shrink_to_fit();
-    Ok(compressed.into())
+impl Worker {
+    fn new() -> Self {
+        let mut compressor = Compressor::new(CompressionLvl::new(LEVEL).expect("there is this level"));
+        Self {
+            content: vec![0; MEMBER],
+            compressed: vec![0; compressor.gzip_compress_bound(MEMBER)],
+            compressor,
+        }
+    }
+
+    fn member(&mut self, layer: &Layer, start: u64) -> io::Result<Bytes> {
+        let length = usize::try_from(layer.size - start).map_or(MEMBER, |rest| rest.min(MEMBER));
+        let content = &mut self.content[..length];
+        layer.file.read_exact_at(content, start)?;
+        let length = self
+            .compressor
+            .gzip_compress(content, &mut self.compressed)
+            .map_err(io::Error::other)?;
+        Ok(Bytes::copy_from_slice(&self.compressed[..length]))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
-    use std::sync::Mutex;
 
     async fn through(content: &[u8]) -> (Vec<u8>, Vec<u64>) {
         let mut file = tempfile::tempfile().expect("a file");

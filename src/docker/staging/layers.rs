@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Error;
+use futures_util::future::join_all;
 use tokio::sync::{Mutex as Turn, Semaphore};
 use tracing::debug;
 
@@ -55,13 +56,23 @@ impl Layers {
         }
     }
 
-    /// Whether the repository has the layer now without an upload. One that is on its way with another image counts as missing.
-    pub(super) async fn is_there(&self, layer: &Digest, repository: &Remote) -> bool {
-        let place = self.place(layer);
-        match place.try_lock() {
-            Ok(mut place) => self.find(&mut place, layer, repository).await.is_some(),
-            Err(_) => false,
-        }
+    /// The layers that not all of their repositories have, even after mounts. What is on its way with another image counts
+    /// as missing.
+    pub(super) async fn missing(&self, layers: BTreeMap<Digest, Vec<Remote>>) -> BTreeSet<Digest> {
+        let looked = layers.into_iter().map(async |(layer, repositories)| {
+            for repository in repositories {
+                let place = self.place(&layer);
+                let is_there = match place.try_lock() {
+                    Ok(mut place) => self.find(&mut place, &layer, &repository).await.is_some(),
+                    Err(_) => false,
+                };
+                if !is_there {
+                    return Some(layer);
+                }
+            }
+            None
+        });
+        join_all(looked).await.into_iter().flatten().collect()
     }
 
     /// Brings the layer to the repository; `content` is asked for if it has to be uploaded.

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::{Context as _, Error, ensure};
 use bollard::Docker;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use self::batch::Queue;
@@ -74,12 +74,11 @@ impl Staging {
     async fn carry(&self, built: &Built, reference: &Reference, progress: &Arc<Progress>) -> Result<Digest, Error> {
         let repository = self.registry.repository(reference.repository());
         let layers: Vec<Digest> = built.layers.iter().map(|layer| layer.parse()).collect::<Result<_, Problem>>()?;
-        let distinct: BTreeSet<&Digest> = layers.iter().collect();
-        let looked = distinct
-            .iter()
-            .map(async |layer| (!self.layers.is_there(layer, &repository).await).then(|| (*layer).clone()));
-        let missing = join_all(looked).await.into_iter().flatten().collect();
-        let batch = self.queue.export(&self.docker, &built.id, missing).await?;
+        let distinct: BTreeSet<Digest> = layers.iter().cloned().collect();
+        let exported = self
+            .queue
+            .export(&self.docker, &self.layers, &built.id, distinct.clone(), &repository);
+        let batch = exported.await?;
         let config = async {
             let config = batch.config(&built.id).await?;
             must_have(&config, &layers)?;
@@ -88,13 +87,18 @@ impl Staging {
         };
         let brought = try_join_all(distinct.iter().map(async |layer| {
             let blob = self.layers.bring(layer, &repository, || batch.layer(layer), progress).await?;
-            Ok::<_, Error>(((*layer).clone(), blob))
+            Ok::<_, Error>((layer, blob))
         }));
         let (config_size, brought) = tokio::try_join!(config, brought)?;
-        let brought: BTreeMap<Digest, Blob> = brought.into_iter().collect();
+        let brought: BTreeMap<&Digest, Blob> = brought.into_iter().collect();
         let manifest = manifest(&built.id, config_size, layers.iter().map(|layer| &brought[layer]))?;
         repository.put(reference.tag(), &manifest).await.map_err(Problem::from)?;
         Ok(manifest.digest().clone())
+    }
+
+    /// No further image is coming.
+    pub(super) fn complete(&self) {
+        self.queue.complete();
     }
 
     /// Keeps what later runs can use.
