@@ -332,10 +332,13 @@ pub struct Push {
     /// Publish `stable` though the checkout is not what it is built from
     #[arg(long, help_heading = "Run", requires = "stable")]
     pub override_stable_guard: bool,
-    /// Who compresses and uploads what the Docker daemon has built [default: daemon] [env: LATTICE_IMAGES_PUSH_BY]
-    ///
-    /// What builders push by themselves, at the end of a build, they push in any case.
-    #[arg(long, value_enum, value_name = "WHO", help_heading = "Run")]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHO",
+        help_heading = "Run",
+        help = "Who compresses and uploads what the Docker daemon has built [default: daemon] [env: LATTICE_IMAGES_PUSH_BY]"
+    )]
     pub push_by: Option<PushBy>,
     #[command(flatten)]
     pub run: Run,

@@ -210,12 +210,11 @@ impl<'p> Carrying<'p, '_> {
                     }
                     outcomes.insert(index, outcome);
                 }
-                received = built.recv(), if !all_built => match received {
-                    Some((index, image)) => staging.push(async move { (index, self.stage(index, &image).await) }),
-                    None => {
-                        all_built = true;
-                        self.builds.tell_all_built();
-                    }
+                received = built.recv(), if !all_built => if let Some((index, image)) = received {
+                    staging.push(async move { (index, self.stage(index, &image).await) });
+                } else {
+                    all_built = true;
+                    self.builds.tell_all_built();
                 },
                 else => return outcomes,
             }
