@@ -21,6 +21,8 @@ pub use push::{PushOf, Pushed};
 pub use utilities::{Addition, Busybox};
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::Error;
 use bollard::Docker;
@@ -86,6 +88,8 @@ pub struct Daemon {
     version: Version,
     store: Store,
     push_by: PushBy,
+    /// It was found not to reach the registry.
+    cut_off: AtomicBool,
     staging: Staging,
     siblings: SiblingNames,
     /// What goes on even if the run is stopped, so that nothing stays in the daemon.
@@ -166,6 +170,7 @@ impl Daemon {
         Ok(Self {
             docker: facts.docker,
             push_by: PushBy::Daemon,
+            cut_off: AtomicBool::new(false),
             access,
             builder,
             version: facts.version,
@@ -206,7 +211,7 @@ impl Daemon {
 
     /// Whether images go through this program to the registry. From containerd's store they come in another form.
     fn stages(&self) -> bool {
-        self.store == Store::GraphDriver && self.push_by == PushBy::Client
+        self.store == Store::GraphDriver && (self.push_by == PushBy::Client || self.cut_off.load(Relaxed))
     }
 
     async fn credentials(&self, host: &str) -> Result<(Credential, DockerCredentials), Problem> {

@@ -35,19 +35,25 @@ impl Daemon {
             return self.staging.stage(built, reference, step, events).await;
         }
         let pushed = self.push_tagged(built, reference, step, events).await;
-        let Err(error) = &pushed else { return pushed };
-        if self.store != Store::GraphDriver || !is_unreachable(&format!("{error:#}").to_lowercase()) {
-            return pushed;
+        match &pushed {
+            Err(error) if self.is_cut_off(error, reference.host()).await => {
+                if !self.cut_off.swap(true, Relaxed) {
+                    let host = reference.host();
+                    events.note(format!(
+                        "the daemon cannot reach the registry {host}, and this program can: it pushes instead"
+                    ));
+                }
+                self.staging.stage(built, reference, step, events).await
+            }
+            _ => pushed,
         }
-        let host = reference.host();
-        if self.access.registry.ping(host).await.is_err() {
-            return pushed;
-        }
-        events.note_on(
-            step,
-            format!("the daemon cannot reach the registry {host}, and this program can: it pushes instead"),
-        );
-        self.staging.stage(built, reference, step, events).await
+    }
+
+    /// Whether a push failed because the daemon cannot reach the registry, while we can.
+    async fn is_cut_off(&self, error: &Error, host: &str) -> bool {
+        let said = format!("{error:#}").to_lowercase();
+        let no_connection = self.store == Store::GraphDriver && NO_CONNECTION.iter().any(|sign| said.contains(sign));
+        no_connection && self.access.registry.ping(host).await.is_ok()
     }
 
     async fn push_tagged(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
@@ -188,23 +194,19 @@ fn explained(said: &str, reference: &Reference, credential: &Credential, pusher:
     Error::from(problem).context(PushOf(reference.clone()))
 }
 
-fn is_unreachable(said: &str) -> bool {
-    let signs = [
-        "no such host",
-        "connection refused",
-        "i/o timeout",
-        "no route to host",
-        "network is unreachable",
-        "connection reset",
-        "eof",
-    ];
-    signs.iter().any(|sign| said.contains(sign))
-}
+/// What is said where no connection comes about.
+const NO_CONNECTION: [&str; 5] = [
+    "no such host",
+    "connection refused",
+    "i/o timeout",
+    "no route to host",
+    "network is unreachable",
+];
 
 fn hint(said: &str, reference: &Reference, credential: &Credential, pusher: Pusher) -> Option<String> {
     let any = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
     let host = reference.host();
-    let unreachable = is_unreachable(said);
+    let unreachable = any(&NO_CONNECTION) || any(&["connection reset", "eof"]);
     let unknown = any(&[
         "unauthorized",
         "no basic auth",
