@@ -31,7 +31,8 @@ pub struct Pushed {
 impl Daemon {
     /// Brings an image to the registry under a name that it does not keep in the daemon.
     pub(super) async fn push_as(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
-        if self.stages() {
+        // no daemon exports an image without layers (moby, `image/tarexport/save.go`)
+        if self.stages() && !built.layers.is_empty() {
             return self.staging.stage(built, reference, step, events).await;
         }
         let pushed = self.push_tagged(built, reference, step, events).await;

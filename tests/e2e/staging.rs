@@ -85,6 +85,20 @@ fn the_registry_has_what_a_push_by_the_daemon_would_have_brought() {
 }
 
 #[test]
+fn an_image_without_layers_is_pushed_too() {
+    let Some(project) = project() else { return };
+    project.write("base/Dockerfile", format!("FROM scratch\nLABEL of=\"{}\"\n", project.registry));
+    project.run(&PUSH).ok();
+    assert_eq!(
+        (
+            project.registry.layers("kevin-base").len(),
+            project.registry.layers("kevin-api").len()
+        ),
+        (0, 1)
+    );
+}
+
+#[test]
 fn each_layer_is_uploaded_once_and_what_the_registry_has_never_again() {
     let Some(project) = project() else { return };
     let faults = Faults::start(|_| Act::Pass);
