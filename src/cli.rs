@@ -332,8 +332,25 @@ pub struct Push {
     /// Publish `stable` though the checkout is not what it is built from
     #[arg(long, help_heading = "Run", requires = "stable")]
     pub override_stable_guard: bool,
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHO",
+        help_heading = "Run",
+        help = "Who compresses and uploads what the Docker daemon has built [default: daemon] [env: LATTICE_IMAGES_PUSH_BY]"
+    )]
+    pub push_by: Option<PushBy>,
     #[command(flatten)]
     pub run: Run,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PushBy {
+    /// The daemon: each layer on one core, and only new layers are touched
+    Daemon,
+    /// This program: it takes whole images out of the daemon, and compresses each new layer on all cores; for a daemon
+    /// on this machine that has pushed nothing of them before, and for large layers
+    Client,
 }
 
 #[derive(Debug, Args)]

@@ -204,6 +204,13 @@ impl<'p, 'r> Builds<'p, 'r> {
         }
     }
 
+    /// Tells what builds that nothing more is asked of it.
+    pub fn tell_all_built(&self) {
+        if let Some(workshop) = self.workshop {
+            workshop.engine.has_built_all();
+        }
+    }
+
     /// Counts the time of `work` as the step's.
     pub async fn timed<T>(&self, step: usize, work: impl Future<Output = T>) -> T {
         let start = Instant::now();

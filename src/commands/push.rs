@@ -12,6 +12,7 @@ use super::stable;
 use crate::channel::{Owner, Variant};
 use crate::cli::{Common, Push};
 use crate::context::Contexts;
+use crate::docker::PushBy;
 use crate::event::Events;
 use crate::execute::Limits;
 use crate::git::{Repository, Revision};
@@ -41,6 +42,7 @@ pub async fn push(common: &Common, push: &Push, images: &[String]) -> Result<(),
         report::plan(&plan);
         return Ok(());
     }
+    let push_by = session::push_by(push.push_by)?;
     session::warn_of_downloads(&plan)?;
     let interrupt = Interrupt::listen().context("listening for Ctrl-C")?;
     let writer = Writer::new(user::os_name(), machine::host());
@@ -53,6 +55,7 @@ pub async fn push(common: &Common, push: &Push, images: &[String]) -> Result<(),
         owner: &owner,
         stable: session::registry(common, || Ok(manifest.registry_of(&Owner::Stable).clone()))?,
         writer,
+        push_by,
     };
     let ready = session::unless_interrupted(&interrupt, desk.ready(&plan, &registry, push)).await?;
     let Some(Ready { release, workshop, author }) = ready else {
@@ -86,6 +89,7 @@ struct Desk<'m> {
     /// The registry of the channel `stable`.
     stable: Registry,
     writer: Writer,
+    push_by: PushBy,
 }
 
 /// A push that only has to be carried out.
@@ -179,7 +183,10 @@ impl Desk<'_> {
         let mut errors: Vec<Error> = refused.into_iter().map(Error::from).collect();
         let workshop = workshop.map_err(|error| errors.push(error)).ok();
         match errors.pop() {
-            None => Ok(workshop),
+            None => Ok(workshop.map(|mut workshop| {
+                workshop.engine.push_by(self.push_by).iter().for_each(|note| report::note(note));
+                workshop
+            })),
             Some(last) => {
                 errors.iter().for_each(report::error);
                 Err(last)

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::Error;
+use clap::ValueEnum as _;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::debug;
 
 use super::interrupt::Interrupt;
 use crate::builder::{self, Choice};
 use crate::channel::{Owner, Variant};
-use crate::cli::{Common, Run, Selection, Variants};
+use crate::cli::{Common, PushBy, Run, Selection, Variants};
 use crate::context::{Contexts, HashCache};
 use crate::credentials::{Credentials, HELPER_TIMEOUT};
-use crate::docker::{Access, BuilderChoice, Busybox, Daemon, Engine};
+use crate::docker::{self, Access, BuilderChoice, Busybox, Daemon, Engine};
 use crate::docker_config::{DockerConfig, Secret, process_environment};
 use crate::event::{Event, Events};
 use crate::execute::{Limits, OnFailure};
@@ -25,7 +26,7 @@ use crate::lock::{self, Lock};
 use crate::machine;
 use crate::manifest::{self, Environment, Lookup, Manifest, Outline, Utilities, UtilitiesSource};
 use crate::plan::{self, Plan, Purpose, Request, Work};
-use crate::problem::Problem;
+use crate::problem::{Problem, printable};
 use crate::proxy::Proxies;
 use crate::record::Writer;
 use crate::reference::{Digest, ImageName, Registry};
@@ -34,6 +35,7 @@ use crate::report::{self, Form, Logs, Reporter};
 use crate::run::Workshop;
 use crate::user::{self, Surroundings};
 
+const PUSH_BY: &str = "LATTICE_IMAGES_PUSH_BY";
 const LOOKUP: Lookup<'static> = &|name| env::var(name).ok();
 
 impl Selection {
@@ -313,6 +315,21 @@ pub async fn connect(docker: &Docker, manifest: Option<&Manifest>, options: &[St
     Ok((engine, docker.config.proxy_build_args(&choice.address())))
 }
 
+/// Who is to push: the option, else the environment.
+pub fn push_by(option: Option<PushBy>) -> Result<docker::PushBy, Problem> {
+    let variable = env::var(PUSH_BY).ok().filter(|value| !value.is_empty());
+    let chosen = match (option, variable) {
+        (Some(chosen), _) => chosen,
+        (None, Some(value)) => PushBy::from_str(&value, false)
+            .map_err(|_| Problem::usage(format!("{PUSH_BY} is `{}`, and can be daemon or client", printable(&value))))?,
+        (None, None) => PushBy::Daemon,
+    };
+    Ok(match chosen {
+        PushBy::Daemon => docker::PushBy::Daemon,
+        PushBy::Client => docker::PushBy::Client,
+    })
+}
+
 fn which() -> BuilderChoice {
     if env::var("DOCKER_BUILDKIT").is_ok_and(|value| value == "0") {
         BuilderChoice::Classic
@@ -328,6 +345,7 @@ fn access(docker: &Docker, insecure_registries: Vec<String>) -> Result<Access, P
         credentials: docker.credentials.clone(),
         machine: machine::id(cache().as_deref()),
         insecure_registries,
+        cache: cache(),
     })
 }
 

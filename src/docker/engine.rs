@@ -1,12 +1,13 @@
 //! The one front of what builds: a daemon, or one BuildKit or several elsewhere.
 
 use anyhow::Error;
+use tracing::debug;
 
 use super::build::{Built, Recipe, Sibling};
 use super::push::Pushed;
 use super::remote::Remote;
 use super::utilities::{Addition, Busybox};
-use super::{Access, BuilderChoice, Daemon};
+use super::{Access, BuilderChoice, Daemon, PushBy};
 use crate::builder::Choice;
 use crate::event::Events;
 use crate::manifest::{Build, Utilities};
@@ -63,6 +64,34 @@ impl Engine {
         match self {
             Self::Daemon(daemon) => daemon.pushes(),
             Self::Remote(_) => true,
+        }
+    }
+
+    /// Lets `chosen` bring images to the registry; tells where that cannot be.
+    pub fn push_by(&mut self, chosen: PushBy) -> Option<String> {
+        if let Self::Daemon(daemon) = self {
+            daemon.push_by = chosen;
+        }
+        let by = match self {
+            _ if self.pushes() => "builder",
+            Self::Daemon(daemon) if daemon.stages() => "client",
+            _ => "daemon",
+        };
+        debug!("images are pushed by the {by}");
+        let other = chosen == PushBy::Client && by != "client";
+        other.then(|| format!("images do not go through the client here: the {by} pushes them"))
+    }
+
+    /// Whether [`Self::push_as`] sends a layer once however many images that have it it is given at the same time.
+    #[must_use]
+    pub fn sends_layers_once(&self) -> bool {
+        matches!(self, Self::Daemon(daemon) if daemon.stages())
+    }
+
+    /// Nothing more is built that [`Self::push_as`] would be given.
+    pub fn has_built_all(&self) {
+        if let Self::Daemon(daemon) = self {
+            daemon.staging.complete();
         }
     }
 

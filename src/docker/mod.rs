@@ -12,12 +12,17 @@ mod instructions;
 mod meter;
 mod push;
 mod remote;
+mod staging;
 mod utilities;
 
 pub use build::{Built, Names, Recipe, Sibling};
 pub use engine::Engine;
 pub use push::{PushOf, Pushed};
 pub use utilities::{Addition, Busybox};
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::Error;
 use bollard::Docker;
@@ -36,6 +41,7 @@ use crate::registry;
 use build::{Builder, DOCKERFILE_1_4_SINCE, SiblingNames};
 use buildkit::{BuildKit, Push};
 use dial::Dialler;
+use staging::Staging;
 
 /// What builders are given of the person and the team.
 #[derive(Clone)]
@@ -47,8 +53,18 @@ pub struct Access {
     pub insecure_registries: Vec<String>,
     /// On the way to daemons and builders that are reached over TCP.
     pub proxies: Proxies,
-    /// For what no builder does: an index over what several have pushed.
+    /// For what no builder does: an index over what several have pushed, and images that a daemon does not push itself.
     pub registry: registry::Client,
+    /// Where things are kept from run to run.
+    pub cache: Option<PathBuf>,
+}
+
+/// Who brings to the registry what a daemon has built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushBy {
+    /// This program.
+    Client,
+    Daemon,
 }
 
 impl Access {
@@ -71,6 +87,10 @@ pub struct Daemon {
     builder: Builder,
     version: Version,
     store: Store,
+    push_by: PushBy,
+    /// It was found not to reach the registry.
+    cut_off: AtomicBool,
+    staging: Staging,
     siblings: SiblingNames,
     /// What goes on even if the run is stopped, so that nothing stays in the daemon.
     tidy: TaskTracker,
@@ -147,12 +167,16 @@ impl Daemon {
             buildkit.links = facts.version.major() >= DOCKERFILE_1_4_SINCE;
         }
         let siblings = SiblingNames::new(machine::random()[..8].to_owned());
+        let staging = Staging::new(facts.docker.clone(), access.registry.clone(), access.cache.clone());
         Ok(Self {
             docker: facts.docker,
+            push_by: PushBy::Daemon,
+            cut_off: AtomicBool::new(false),
             access,
             builder,
             version: facts.version,
             store: facts.store,
+            staging,
             siblings,
             tidy: TaskTracker::new(),
         })
@@ -168,6 +192,7 @@ impl Daemon {
         self.tidy.close();
         self.tidy.wait().await;
         self.forget_siblings().await;
+        self.staging.finish();
     }
 
     fn description(&self) -> String {
@@ -183,6 +208,11 @@ impl Daemon {
     /// Whether builds push by themselves.
     fn pushes(&self) -> bool {
         self.store == Store::Containerd && !self.builds_classically()
+    }
+
+    /// Whether images go through this program to the registry. From containerd's store they come in another form.
+    fn stages(&self) -> bool {
+        self.store == Store::GraphDriver && (self.push_by == PushBy::Client || self.cut_off.load(Relaxed))
     }
 
     async fn credentials(&self, host: &str) -> Result<(Credential, DockerCredentials), Problem> {

@@ -1,4 +1,4 @@
-//! Pushes through the daemon.
+//! Pushes: through the daemon, or by this program where that is better.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 
 use super::build::{Built, Names};
 use super::meter::metered;
-use super::{Access, Daemon, said};
+use super::{Access, Daemon, Store, said};
 use crate::credentials::{Credential, Right, forbidden_hint, unauthorized_hint};
 use crate::event::{Event, Events};
 use crate::problem::Problem;
@@ -29,8 +29,35 @@ pub struct Pushed {
 }
 
 impl Daemon {
-    /// Pushes an image under a name that it does not keep in the daemon.
+    /// Brings an image to the registry under a name that it does not keep in the daemon.
     pub(super) async fn push_as(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
+        // no daemon exports an image without layers (moby, `image/tarexport/save.go`)
+        if self.stages() && !built.layers.is_empty() {
+            return self.staging.stage(built, reference, step, events).await;
+        }
+        let pushed = self.push_tagged(built, reference, step, events).await;
+        match &pushed {
+            Err(error) if self.is_cut_off(error, reference.host()).await => {
+                if !self.cut_off.swap(true, Relaxed) {
+                    let host = reference.host();
+                    events.note(format!(
+                        "the daemon cannot reach the registry {host}, and this program can: it pushes instead"
+                    ));
+                }
+                self.staging.stage(built, reference, step, events).await
+            }
+            _ => pushed,
+        }
+    }
+
+    /// Whether a push failed because the daemon cannot reach the registry, while we can.
+    async fn is_cut_off(&self, error: &Error, host: &str) -> bool {
+        let said = format!("{error:#}").to_lowercase();
+        let no_connection = self.store == Store::GraphDriver && NO_CONNECTION.iter().any(|sign| said.contains(sign));
+        no_connection && self.access.registry.ping(host).await.is_ok()
+    }
+
+    async fn push_tagged(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
         self.tag(&built.id, reference.repository().as_str(), reference.tag().as_str())
             .await?;
         let pushed = self.push(reference, step, events).await;
@@ -168,18 +195,19 @@ fn explained(said: &str, reference: &Reference, credential: &Credential, pusher:
     Error::from(problem).context(PushOf(reference.clone()))
 }
 
+/// What is said where no connection comes about.
+const NO_CONNECTION: [&str; 5] = [
+    "no such host",
+    "connection refused",
+    "i/o timeout",
+    "no route to host",
+    "network is unreachable",
+];
+
 fn hint(said: &str, reference: &Reference, credential: &Credential, pusher: Pusher) -> Option<String> {
     let any = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
     let host = reference.host();
-    let unreachable = any(&[
-        "no such host",
-        "connection refused",
-        "i/o timeout",
-        "no route to host",
-        "network is unreachable",
-        "connection reset",
-        "eof",
-    ]);
+    let unreachable = any(&NO_CONNECTION) || any(&["connection reset", "eof"]);
     let unknown = any(&[
         "unauthorized",
         "no basic auth",

@@ -205,6 +205,7 @@ impl<'p> Carrying<'p, '_> {
     async fn stage_all(&self, mut built: UnboundedReceiver<(usize, Built)>) -> BTreeMap<usize, Outcome<Pushed>> {
         let mut outcomes = BTreeMap::new();
         let mut staging = FuturesUnordered::new();
+        let mut all_built = false;
         loop {
             tokio::select! {
                 Some((index, outcome)) = staging.next(), if !staging.is_empty() => {
@@ -213,7 +214,12 @@ impl<'p> Carrying<'p, '_> {
                     }
                     outcomes.insert(index, outcome);
                 }
-                Some((index, image)) = built.recv() => staging.push(async move { (index, self.stage(index, &image).await) }),
+                received = built.recv(), if !all_built => if let Some((index, image)) = received {
+                    staging.push(async move { (index, self.stage(index, &image).await) });
+                } else {
+                    all_built = true;
+                    self.builds.tell_all_built();
+                },
                 else => return outcomes,
             }
         }
@@ -221,10 +227,17 @@ impl<'p> Carrying<'p, '_> {
 
     async fn stage(&self, index: usize, image: &Built) -> Outcome<Pushed> {
         let label = self.release.plan.steps[index].label();
-        let staging = self.layers.send(&image.layers, async {
-            let _permit = self.permits.acquire().await;
-            self.builds.timed(index, self.stage_one(index, image)).await
-        });
+        let staging = async {
+            let stage_one = self.builds.timed(index, self.stage_one(index, image));
+            if self.builds.workshop().engine.sends_layers_once() {
+                return stage_one.await;
+            }
+            let stage_one = async {
+                let _permit = self.permits.acquire().await;
+                stage_one.await
+            };
+            self.layers.send(&image.layers, stage_one).await
+        };
         let result = tokio::select! {
             biased;
             () = self.limits.cancel.cancelled() => return Outcome::Stopped,

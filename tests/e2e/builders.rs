@@ -38,6 +38,11 @@ pub fn push_is_part_of_the_build() -> bool {
     needs_no_daemon() || (can_be_apart() && !is_classic)
 }
 
+/// Whether this run is for images that the client pushes.
+pub fn the_client_pushes() -> bool {
+    env::var("LATTICE_IMAGES_PUSH_BY").is_ok_and(|value| value == "client")
+}
+
 fn with_tls(door: &Door, certificates: &Certificates) -> String {
     let client = certificates.text("client");
     format!(

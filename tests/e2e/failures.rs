@@ -186,7 +186,7 @@ fn a_registry_that_fails_is_told_of_while_the_daemon_tries_again() {
         project.run(&["push-all"]).ended(1).says(&["pushing api", "nothing was pushed"]);
         return;
     }
-    let mut child = project.start(&["push-all"]);
+    let mut child = project.start(&["push-all", "--push-by", "daemon"]);
     let mut seen = String::new();
     let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
     while !seen.contains("tries again") && stderr.read_line(&mut seen).expect("read") > 0 {}

@@ -27,6 +27,7 @@ mod releases;
 #[expect(dead_code, reason = "the tests of the registry client use the rest")]
 mod server;
 mod shipped;
+mod staging;
 mod support;
 mod sync;
 mod terminal;

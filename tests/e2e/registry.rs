@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 use tar::EntryType;
 
@@ -123,7 +123,7 @@ impl Registry {
     }
 
     /// The manifest of `latest`, or of its image for the architecture.
-    fn manifest(&self, repository: &str) -> Value {
+    pub fn manifest(&self, repository: &str) -> Value {
         let manifest = self.json(repository, "manifests/latest");
         let Some(images) = manifest["manifests"].as_array() else {
             return manifest;
@@ -158,7 +158,7 @@ impl Registry {
         let mut files = BTreeMap::new();
         for layer in self.layers(repository) {
             let blob = self.get(repository, &format!("blobs/{layer}")).expect("the layer is there");
-            let mut archive = tar::Archive::new(GzDecoder::new(blob.into_body().into_reader()));
+            let mut archive = tar::Archive::new(MultiGzDecoder::new(blob.into_body().into_reader()));
             for entry in archive.entries().expect("a tar") {
                 apply(&mut files, entry.expect("an entry"));
             }

@@ -22,13 +22,13 @@ const NO_DAEMON: &str = "unix:///nonexistent/docker.sock";
 const IMAGES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 /// A proxy in front of the tests' registry, with a runtime of its own.
-struct Faults {
+pub struct Faults {
     front: Option<Front>,
     runtime: Runtime,
 }
 
 impl Faults {
-    fn start(decide: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
+    pub fn start(decide: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let front = runtime.block_on(Front::start(&provided("LATTICE_TEST_REGISTRY"), decide));
         Self {
@@ -37,12 +37,12 @@ impl Faults {
         }
     }
 
-    fn front(&self) -> &Front {
+    pub fn front(&self) -> &Front {
         self.front.as_ref().expect("until it is dropped")
     }
 
     /// The same project, seen through the proxy.
-    fn before(&self, project: Project) -> Project {
+    pub fn before(&self, project: Project) -> Project {
         let path = project.registry.to_string();
         let path = path.split_once('/').expect("a path").1.to_owned();
         project.with("LATTICE_IMAGES_REGISTRY", format!("{}/{path}", self.front().host))

@@ -159,7 +159,7 @@ impl Project {
             .current_dir(self.path(folder))
             .env_clear()
             .stdin(Stdio::null());
-        for name in ["PATH", "DOCKER_HOST", "DOCKER_BUILDKIT"] {
+        for name in ["PATH", "DOCKER_HOST", "DOCKER_BUILDKIT", "LATTICE_IMAGES_PUSH_BY"] {
             if let Some(value) = env::var_os(name) {
                 command.env(name, value);
             }
