@@ -348,8 +348,8 @@ pub struct Push {
 pub enum PushBy {
     /// The daemon: each layer on one core, and only new layers are touched
     Daemon,
-    /// This program: it takes whole images out of the daemon, and compresses each new layer on all cores; for a daemon
-    /// on this machine that has pushed nothing of them before, and for large layers
+    /// This program: it takes whole images out of the daemon, and compresses each new layer on all cores; for large new
+    /// layers and old engines (Docker 20.10)
     Client,
 }
 

@@ -82,7 +82,7 @@ impl Engine {
         other.then(|| format!("images do not go through the client here: the {by} pushes them"))
     }
 
-    /// Whether [`Self::push_as`] sends a layer once however many images that have it it is given at the same time.
+    /// Whether [`Self::push_as`] sends what several images share once, though it is given them at the same time.
     #[must_use]
     pub fn sends_layers_once(&self) -> bool {
         matches!(self, Self::Daemon(daemon) if daemon.stages())

@@ -1,4 +1,4 @@
-//! Pushes: through the daemon, or by this program where that is better.
+//! Pushes through the daemon, unless this program is to push.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,12 +32,13 @@ impl Daemon {
     /// Brings an image to the registry under a name that it does not keep in the daemon.
     pub(super) async fn push_as(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
         // no daemon exports an image without layers (moby, `image/tarexport/save.go`)
-        if self.stages() && !built.layers.is_empty() {
+        let can_be_staged = self.store == Store::GraphDriver && !built.layers.is_empty();
+        if can_be_staged && self.stages() {
             return self.staging.stage(built, reference, step, events).await;
         }
         let pushed = self.push_tagged(built, reference, step, events).await;
         match &pushed {
-            Err(error) if self.is_cut_off(error, reference.host()).await => {
+            Err(error) if can_be_staged && self.is_cut_off(error, reference.host()).await => {
                 if !self.cut_off.swap(true, Relaxed) {
                     let host = reference.host();
                     events.note(format!(
@@ -53,8 +54,7 @@ impl Daemon {
     /// Whether a push failed because the daemon cannot reach the registry, while we can.
     async fn is_cut_off(&self, error: &Error, host: &str) -> bool {
         let said = format!("{error:#}").to_lowercase();
-        let no_connection = self.store == Store::GraphDriver && NO_CONNECTION.iter().any(|sign| said.contains(sign));
-        no_connection && self.access.registry.ping(host).await.is_ok()
+        NO_CONNECTION.iter().any(|sign| said.contains(sign)) && self.access.registry.ping(host).await.is_ok()
     }
 
     async fn push_tagged(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {

@@ -229,6 +229,7 @@ impl<'p> Carrying<'p, '_> {
         let label = self.release.plan.steps[index].label();
         let staging = async {
             let stage_one = self.builds.timed(index, self.stage_one(index, image));
+            // the more images it has at once, the fewer exports
             if self.builds.workshop().engine.sends_layers_once() {
                 return stage_one.await;
             }

@@ -161,7 +161,7 @@ async fn export(docker: Docker, wanted: Wanted, into: Arc<Arrived>) -> Result<()
         }
     }
     drop(sender);
-    reading.await?.context("the daemon's archive of the images cannot be read")
+    reading.await?.context("reading the daemon's archive")
 }
 
 /// Systems may keep `/tmp` in memory, and `/var/tmp` is for what is large (file-hierarchy(7)).
