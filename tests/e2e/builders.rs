@@ -8,7 +8,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::doors::{Certificates, Door, Silent, free_port};
+use crate::front::Act;
 use crate::proxy;
+use crate::releases::Faults;
 use crate::support::{NOWHERE, Project, Ran};
 
 const LOOPBACK: &str = "IP:127.0.0.1,DNS:localhost";
@@ -263,6 +265,39 @@ fn siblings_work_across_builders() {
     let doors = [Door::buildkit(None), Door::buildkit(None), Door::buildkit(None)];
     let all = doors.each_ref().map(Door::address).join(",");
     builds_and_pushes(&family(), &["--builder", &all]);
+}
+
+#[test]
+fn what_stands_on_an_image_is_built_from_how_that_was_made() {
+    if !push_is_part_of_the_build() {
+        return;
+    }
+    let faults = Faults::start(|_| Act::Pass);
+    let manifest = "images: { base: { context: base, push: false }, api: { context: api } }";
+    let project = Project::new(&format!("{UTILITIES}{manifest}"));
+    let data = project.registry.to_string();
+    let project = faults.before(project).busybox("busybox");
+    let project = project
+        .file("base/Dockerfile", "FROM scratch\nENV OF=base\nCOPY data /data\n")
+        .file("base/data", data)
+        .file("api/Dockerfile", "FROM base\nCOPY --from=base /data /copied\n");
+    let fetched = || {
+        let seen = faults.front().seen();
+        let blobs = seen.into_iter().filter(|seen| seen.is("GET", "/blobs/"));
+        blobs.map(|seen| seen.target).collect::<Vec<_>>()
+    };
+    project.run(&["push-all", "--with-debug"]).ok();
+    assert!(fetched().is_empty(), "{:?}", fetched());
+    let [normal, debug] = ["kevin-api", "kevin-debug-api"].map(|image| project.registry.layers(image));
+    assert_eq!(debug[..normal.len()], normal);
+    let config = project.registry.config("kevin-debug-api");
+    let variables = config["config"]["Env"].as_array().expect("variables");
+    assert!(variables.iter().any(|variable| variable == "OF=base"), "{config}");
+
+    // what is made anew each time must not be made twice
+    project.run(&["push-all", "--with-debug", "--no-cache"]).ok();
+    let [normal, debug] = ["kevin-api", "kevin-debug-api"].map(|image| project.registry.layers(image));
+    assert_eq!(debug[..normal.len()], normal);
 }
 
 #[test]
