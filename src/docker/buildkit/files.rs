@@ -25,7 +25,7 @@ use crate::dockerfile::Reads;
 use crate::problem::{Problem, printable};
 
 const CHUNK: usize = 128 << 10;
-const PACKETS_AHEAD: usize = 32;
+const PACKETS_AHEAD: usize = 8;
 const NANOSECONDS: u32 = 1_000_000_000;
 
 /// Bits of a mode as Go's `io/fs` has them, which is how fsutil sends it.
