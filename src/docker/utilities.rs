@@ -189,7 +189,9 @@ fn dockerfile(normal: &str, platforms: &[String], links: bool) -> String {
     };
     // the layer of all images is one then, made once
     let link = if links { "--link " } else { "" };
-    format!("FROM {normal} AS {NORMAL}\nFROM {NORMAL} AS debug\n{declared}ADD {link}{archive} /\nENV PATH=\"${{PATH:-{DEFAULT_PATH}}}:/{FOLDER}\"\n")
+    format!(
+        "FROM {normal} AS {NORMAL}\nFROM {NORMAL} AS debug\n{declared}ADD {link}{archive} /\nENV PATH=\"${{PATH:-{DEFAULT_PATH}}}:/{FOLDER}\"\n"
+    )
 }
 
 fn archive(platform: &str) -> String {

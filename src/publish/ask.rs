@@ -85,6 +85,12 @@ impl Answers {
         self.states.get(position)
     }
 
+    /// Whether nothing was ever published to the step's channel.
+    #[must_use]
+    pub fn is_new(&self, plan: &Plan, step: &Step) -> bool {
+        self.state(plan, step).is_none_or(|state| state.record.is_none())
+    }
+
     /// What the channel's record says of a step's image.
     #[must_use]
     pub fn entry(&self, plan: &Plan, step: &Step) -> Option<&Entry> {
@@ -100,31 +106,42 @@ impl Answers {
     }
 }
 
-/// Looks for an image that is built already: in the channel's own repository, then in those of `others`.
+/// Looks for an image that is built already: in the channel's own repository, then in those of `others`. All are asked at
+/// once, but where the channel `is_new`, it is asked last: what it has is of a run that failed.
 ///
 /// # Errors
 /// When the registry does not answer.
-pub async fn look_up(own: &Channel, others: &[Channel], image: &ImageName, fingerprint: &Fingerprint) -> Result<Standing, Problem> {
+pub async fn look_up(
+    own: &Channel,
+    others: &[Channel],
+    is_new: bool,
+    image: &ImageName,
+    fingerprint: &Fingerprint,
+) -> Result<Standing, Problem> {
     let staged = tag(&staged_tag(fingerprint));
-    let answers = try_join_all(
-        [own]
-            .into_iter()
-            .chain(others)
-            .map(async |channel| channel.repository(image)?.head(&staged).await.map_err(Problem::from)),
-    )
-    .await?;
-    let mut hits = answers
-        .into_iter()
-        .enumerate()
-        .filter_map(|(place, answer)| Some((place, answer?.digest)));
-    Ok(match hits.next() {
-        None => Standing::Missing,
-        Some((0, digest)) => Standing::Staged(digest),
-        Some((place, digest)) => Standing::Elsewhere {
-            channel: place - 1,
-            digest,
-        },
-    })
+    let others = others.iter().enumerate().map(|(index, channel)| (Some(index), channel));
+    let mut rounds = [vec![(None, own)], others.collect()];
+    if is_new {
+        rounds.reverse();
+    } else {
+        rounds = [rounds.concat(), Vec::new()];
+    }
+    for round in rounds {
+        let asked = round.into_iter().map(async |(index, channel)| {
+            let found = channel.repository(image)?.head(&staged).await?;
+            Ok::<_, Problem>(found.map(|found| match index {
+                None => Standing::Staged(found.digest),
+                Some(channel) => Standing::Elsewhere {
+                    channel,
+                    digest: found.digest,
+                },
+            }))
+        });
+        if let Some(standing) = try_join_all(asked).await?.into_iter().flatten().next() {
+            return Ok(standing);
+        }
+    }
+    Ok(Standing::Missing)
 }
 
 fn channel_of<'c>(step: &Step, channels: &'c [Channel]) -> Option<&'c Channel> {

@@ -154,10 +154,9 @@ impl<'p> Release<'p> {
         let looked_up = missing.map(async |index| {
             let step = &self.plan.steps[index];
             let (own, others) = (self.places.of(step.variant), self.places.sources(step.variant));
-            Ok::<_, Problem>((
-                index,
-                look_up(own, &others, &step.image, &self.sources.prints[index].fingerprint).await?,
-            ))
+            let is_new = self.answers.is_new(self.plan, step);
+            let fingerprint = &self.sources.prints[index].fingerprint;
+            Ok::<_, Problem>((index, look_up(own, &others, is_new, &step.image, fingerprint).await?))
         });
         for (index, standing) in try_join_all(looked_up).await? {
             self.standing[index] = standing;
