@@ -73,7 +73,7 @@ impl Remote {
     pub async fn copy(&self, source: &Remote, digest: &Digest, tags: &[Tag]) -> Result<Copied, Error> {
         let mut transferred = Transferred::default();
         let mut children = Vec::new();
-        let (manifest, was_there) = tokio::try_join!(source.manifest(digest), self.was_copied(source, digest))?;
+        let (manifest, was_there) = tokio::try_join!(source.manifest(digest), self.has_manifest(digest))?;
         self.fill(source, &manifest, was_there, &mut transferred, &mut children, 0).await?;
         if tags.is_empty() && !was_there {
             self.put(digest, &manifest).await?;
@@ -106,7 +106,7 @@ impl Remote {
         }
         for part in &parts.manifests {
             let digest = part.digest(&subject)?;
-            let (child, was_there) = tokio::try_join!(source.manifest(&digest), self.was_copied(source, &digest))?;
+            let (child, was_there) = tokio::try_join!(source.manifest(&digest), self.has_manifest(&digest))?;
             Box::pin(self.fill(source, &child, was_there, transferred, children, depth + 1)).await?;
             if !was_there {
                 self.put(&digest, &child).await?;
@@ -163,10 +163,8 @@ impl Remote {
         })
     }
 
-    /// Asked only where it would save bytes: to mount again what is there costs no more than to ask.
-    async fn was_copied(&self, source: &Remote, digest: &Digest) -> Result<bool, Error> {
-        let is_far = self.repository.host() != source.repository.host();
-        Ok(is_far && self.head(digest).await?.is_some())
+    async fn has_manifest(&self, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.head(digest).await?.is_some())
     }
 
     async fn manifest(&self, digest: &Digest) -> Result<Manifest, Error> {
