@@ -15,9 +15,10 @@ use futures_util::{StreamExt, TryStreamExt};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
-use super::build::{DOCKER_HUB, InlineBuild, Made, Names, Recipe, registry_host};
+use super::images::{DOCKER_HUB, registry_host};
 use super::instructions::{ClassicLog, Line};
 use super::meter::metered;
+use super::recipe::{InlineBuild, Made, Names, Recipe};
 use super::{Daemon, said};
 use crate::context::{self, Context, Inline, Kind, classic};
 use crate::event::{Event, Events, Speaker};

@@ -3,8 +3,8 @@
 use anyhow::Error;
 use tracing::debug;
 
-use super::build::{Built, Recipe, Sibling};
 use super::push::Pushed;
+use super::recipe::{Built, Recipe, Sibling};
 use super::remote::Remote;
 use super::utilities::{Addition, Busybox};
 use super::{Access, BuilderChoice, Daemon, PushBy};

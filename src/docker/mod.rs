@@ -7,17 +7,19 @@ mod classic;
 mod containers;
 mod dial;
 mod engine;
+mod images;
 mod index;
 mod instructions;
 mod meter;
 mod push;
+mod recipe;
 mod remote;
 mod staging;
 mod utilities;
 
-pub use build::{Built, Names, Recipe, Sibling};
 pub use engine::Engine;
 pub use push::{PushOf, Pushed};
+pub use recipe::{Built, Names, Recipe, Sibling};
 pub use utilities::{Addition, Busybox};
 
 use std::path::PathBuf;
@@ -38,9 +40,10 @@ use crate::machine;
 use crate::problem::{Problem, printable};
 use crate::proxy::{Proxies, is_loopback};
 use crate::registry;
-use build::{Builder, DOCKERFILE_1_4_SINCE, SiblingNames};
+use build::{Builder, DOCKERFILE_1_4_SINCE};
 use buildkit::{BuildKit, Push};
 use dial::Dialler;
+use images::SiblingNames;
 use staging::Staging;
 
 /// What builders are given of the person and the team.

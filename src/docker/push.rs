@@ -10,8 +10,8 @@ use bollard::models::PushImageInfo;
 use bollard::query_parameters::PushImageOptionsBuilder;
 use futures_util::StreamExt;
 
-use super::build::{Built, Names};
 use super::meter::metered;
+use super::recipe::{Built, Names};
 use super::{Access, Daemon, Store, said};
 use crate::credentials::{Credential, Right, forbidden_hint, unauthorized_hint};
 use crate::event::{Event, Events};

@@ -6,11 +6,12 @@ use anyhow::{Context as _, Error};
 use futures_util::future::{join_all, try_join_all};
 use tracing::debug;
 
-use super::build::{Built, Made, Names, Recipe, buildkit_build, unchanged};
+use super::build::{buildkit_build, unchanged};
 use super::buildkit::{BuildKit, Export};
 use super::dial::Dialler;
 use super::index::{self, Part};
 use super::push::Pusher;
+use super::recipe::{Built, Made, Names, Recipe};
 use super::utilities::{Addition, canonical};
 use super::{Access, client};
 use crate::builder::{Node, Reach};

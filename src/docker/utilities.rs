@@ -17,8 +17,9 @@ use elf::endian::AnyEndian;
 use tar::EntryType;
 
 use super::Daemon;
-use super::build::{Builder, Built, InlineBuild, Names, Sibling};
+use super::build::Builder;
 use super::buildkit::{BuildKit, Look};
+use super::recipe::{Built, InlineBuild, Names, Sibling};
 use crate::context::{self, Inline};
 use crate::event::Events;
 use crate::manifest::{Utilities, UtilitiesSource};

@@ -119,13 +119,9 @@ pub async fn look_up(
     fingerprint: &Fingerprint,
 ) -> Result<Standing, Problem> {
     let staged = tag(&staged_tag(fingerprint));
-    let others = others.iter().enumerate().map(|(index, channel)| (Some(index), channel));
-    let mut rounds = [vec![(None, own)], others.collect()];
-    if is_new {
-        rounds.reverse();
-    } else {
-        rounds = [rounds.concat(), Vec::new()];
-    }
+    let own = vec![(None, own)];
+    let others: Vec<_> = others.iter().enumerate().map(|(index, channel)| (Some(index), channel)).collect();
+    let rounds = if is_new { vec![others, own] } else { vec![[own, others].concat()] };
     for round in rounds {
         let asked = round.into_iter().map(async |(index, channel)| {
             let found = channel.repository(image)?.head(&staged).await?;

@@ -143,14 +143,14 @@ impl<'c> Move<'c> {
             let images = change.images.iter();
             try_join_all(images.map(|(image, entry)| Flip::prepare(change, image, &entry.digest)))
         };
-        let (state, mut flips_to_be) = tokio::try_join!(repair::settled(&change.channel, events), flips())?;
+        let (state, mut prepared) = tokio::try_join!(repair::settled(&change.channel, events), flips())?;
         if state.next != change.seen.next {
             // it was changed in between
-            flips_to_be = flips().await?;
+            prepared = flips().await?;
         }
         let base = state.record;
         refuse_conflict(change, base.as_ref())?;
-        let flips: Vec<Flip> = flips_to_be.into_iter().flatten().collect();
+        let flips: Vec<Flip> = prepared.into_iter().flatten().collect();
         let record = coming(change, changes, base.as_ref(), &flips, writer);
         let intent = change.channel.upload(&record).await?;
         Ok(Self {

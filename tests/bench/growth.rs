@@ -77,7 +77,7 @@ fn axes(largest: u64) -> [(&'static str, Vec<Step>); 4] {
         ("images", images.into()),
         ("files of one image", files.into()),
         ("MB of one image", sizes.collect()),
-        ("ms of latency, six images", latencies.into()),
+        ("ms of latency, a set of six", latencies.into()),
     ]
 }
 
@@ -95,12 +95,11 @@ pub fn run(place: &Place, settings: &Settings) -> Result<()> {
         println!("{}\n", text(&axis));
         grown.push(axis);
     }
-    let passages = if is_wanted("doors") {
-        doors::run(place, settings)?
-    } else {
-        Vec::new()
-    };
-    println!("{}\n", doors::text(&passages));
+    let mut passages = Vec::new();
+    if is_wanted("doors") {
+        passages = doors::run(place, settings)?;
+        println!("{}\n", doors::text(&passages));
+    }
     let all = serde_json::json!({ "format": 1, "engine": place.engine, "seed": settings.seed, "machine": machine(), "lines": LINES, "axes": grown, "doors": passages });
     fs::write(place.folder.join("growth.json"), serde_json::to_string_pretty(&all)? + "\n")?;
     fs::write(place.folder.join("growth.svg"), plot::svg(&grown))?;

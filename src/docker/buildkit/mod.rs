@@ -22,9 +22,9 @@ use tonic::transport::Channel;
 use tracing::debug;
 
 use super::Access;
-use super::build::{InlineBuild, Made, Recipe, Sibling};
 use super::dial::Dialler;
 use super::meter::metered;
+use super::recipe::{InlineBuild, Made, Recipe, Sibling};
 use super::utilities::FOLDER;
 use crate::context::{Inline, Reading};
 use crate::dockerfile::Reads;

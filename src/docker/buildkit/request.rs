@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bollard::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry, SolveRequest};
 use serde_json::{Value, json};
 
-use super::super::build::Recipe;
+use super::super::recipe::Recipe;
 use super::DOCKERFILE_NAME;
 use super::gateway::Question;
 use crate::manifest::NamedContext;

@@ -127,7 +127,11 @@ async fn begin(docker: Docker, of_run: &Layers, images: Vec<Image>, turn: OwnedM
     let into = Arc::clone(&arrived);
     let reading = tokio::spawn(async move {
         let _turn = turn;
-        debug!("the daemon exports {} images for {} new layers", configs.len(), layers.len());
+        debug!(
+            "images that the daemon exports: {}, new layers in them: {}",
+            configs.len(),
+            layers.len()
+        );
         let end = export(docker, Wanted { layers, configs }, Arc::clone(&into)).await;
         into.change(|state| state.end = Some(end.map_err(|error| format!("{error:#}"))));
     });

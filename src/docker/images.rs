@@ -1,0 +1,137 @@
+//! The images that a daemon has: the names that a run gives them, and what is known of them.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use anyhow::{Context as _, Error};
+use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder};
+use futures_util::StreamExt;
+
+use super::{Daemon, said};
+use crate::problem::printable;
+use crate::reference::Digest;
+use crate::resolve::{Base, Source, named};
+
+/// Where images stand for the time of a run by names of ours. Docker takes it for a registry on this machine.
+const SIBLINGS: &str = "localhost/lattice-images";
+
+/// The names that this run gave to siblings, to be taken away again at its end.
+#[derive(Debug)]
+pub(super) struct SiblingNames {
+    /// No other run has it, so that none takes away what this one still needs.
+    run: String,
+    given: Mutex<BTreeSet<String>>,
+}
+
+impl SiblingNames {
+    pub(super) fn new(run: String) -> Self {
+        Self {
+            run,
+            given: Mutex::default(),
+        }
+    }
+}
+
+impl Daemon {
+    /// Gives the image a name that is this run's alone.
+    pub(super) async fn hold(&self, image: &str, id: &Digest) -> Result<String, Error> {
+        let (repository, tag) = (format!("{SIBLINGS}/{image}"), format!("{}-{}", id.short(), self.siblings.run));
+        self.tag(id, &repository, &tag).await?;
+        let name = format!("{repository}:{tag}");
+        self.siblings
+            .given
+            .lock()
+            .expect("nobody panics with the lock")
+            .insert(name.clone());
+        Ok(name)
+    }
+
+    /// Takes the names away that [`Self::hold`] gave. The images stay under their own.
+    pub(super) async fn forget_siblings(&self) {
+        let given = std::mem::take(&mut *self.siblings.given.lock().expect("nobody panics with the lock"));
+        for name in given {
+            self.untag(&name).await;
+        }
+    }
+
+    pub(super) async fn tag(&self, id: &Digest, repository: &str, tag: &str) -> Result<(), Error> {
+        let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
+        self.docker.tag_image(id.as_str(), Some(options)).await.map_err(said)
+    }
+
+    pub(super) async fn untag(&self, name: &str) {
+        let options = RemoveImageOptionsBuilder::default().noprune(true).build();
+        if let Err(error) = self.docker.remove_image(name, Some(options), None).await {
+            tracing::debug!("{name} stays in the daemon: {}", said(error));
+        }
+    }
+
+    /// What the daemon has under a name of elsewhere.
+    pub async fn known(&self, name: &str) -> Option<Base> {
+        let image = self.docker.inspect_image(name).await.ok()?;
+        let digests = image.repo_digests.unwrap_or_default();
+        // the same image may have come from other repositories, too
+        let repository = named(name).ok()?.0;
+        let from_registry = digests.iter().find_map(|known| {
+            let is_of_it = named(known).is_ok_and(|(other, _)| other == repository);
+            known.split_once('@').filter(|_| is_of_it)?.1.parse().ok()
+        });
+        let (digest, source) = match from_registry {
+            Some(digest) => (digest, Source::Daemon),
+            None => (image.id?.parse().ok()?, Source::DaemonAlone),
+        };
+        Some(Base {
+            digest,
+            source,
+            triggers: Some(
+                image
+                    .config
+                    .and_then(|config| config.on_build)
+                    .is_some_and(|triggers| !triggers.is_empty()),
+            ),
+        })
+    }
+
+    pub(super) async fn pull(&self, image: &str, platform: &str) -> Result<(), Error> {
+        let (_, credentials) = self.credentials(registry_host(image)).await?;
+        let named = if image.contains('@') || image.rsplit('/').next().is_some_and(|last| last.contains(':')) {
+            image.to_owned()
+        } else {
+            format!("{image}:latest")
+        };
+        let options = CreateImageOptionsBuilder::default().from_image(&named).platform(platform).build();
+        let mut answers = self.docker.create_image(Some(options), None, Some(credentials));
+        while let Some(answer) = answers.next().await {
+            answer.map_err(said).with_context(|| format!("pulling {}", printable(image)))?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) const DOCKER_HUB: &str = "docker.io";
+
+/// The registry of an image's name as Docker reads it: the first part, if it looks like a host.
+pub(super) fn registry_host(image: &str) -> &str {
+    match image.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+        _ => DOCKER_HUB,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::registry_host;
+
+    #[test]
+    fn where_an_image_comes_from() {
+        for (image, host) in [
+            ("busybox", "docker.io"),
+            ("library/busybox:1", "docker.io"),
+            ("gcr.io/p/i", "gcr.io"),
+            ("localhost/i", "localhost"),
+            ("localhost:5000/i@sha256:0", "localhost:5000"),
+        ] {
+            assert_eq!(registry_host(image), host, "{image}");
+        }
+    }
+}

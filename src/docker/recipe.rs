@@ -1,0 +1,142 @@
+//! What is asked of a build, and what comes out of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::buildkit::{Look, Origin};
+use crate::context::{Contexts, Inline};
+use crate::docker_config::Secret;
+use crate::dockerfile::Reads;
+use crate::manifest::Build;
+use crate::reference::{Digest, ImageName, Reference};
+
+/// What came out of a build.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// In a graph driver store the digest of the image's configuration, elsewhere that of its manifest or index.
+    pub id: Digest,
+    /// The digests of its uncompressed layers, the lowest first (OCI image configuration, `rootfs.diff_ids`), as far as
+    /// they are still to be pushed.
+    pub layers: Vec<String>,
+    /// Every instruction came from the builder's cache.
+    pub cached: bool,
+    /// What of its context it was found to read; all of it, where an image that it is FROM reads some by `ONBUILD`.
+    pub reads: Reads,
+    /// What the registry answers for it, where the builder has pushed it by itself.
+    pub pushed: Option<Digest>,
+    /// Whether it has the folder of the utilities, as far as that is known.
+    pub(super) has_folder: Option<bool>,
+    /// Where what stands on it can be built without fetching it.
+    pub(super) origin: Option<Arc<Origin>>,
+}
+
+/// An image of this run that others stand on.
+#[derive(Clone, Debug)]
+pub struct Sibling {
+    /// By which a Dockerfile means this very image, whatever happens to its tags meanwhile. Elsewhere than in a daemon it
+    /// must have been pushed.
+    pub name: String,
+    pub(super) has_folder: Option<bool>,
+    pub(super) origin: Option<Arc<Origin>>,
+}
+
+impl Sibling {
+    pub(super) fn of(built: &Built, name: String) -> Self {
+        Self {
+            name,
+            has_folder: built.has_folder,
+            origin: built.origin.clone(),
+        }
+    }
+
+    /// What is in a registry under this name.
+    #[must_use]
+    pub fn published(name: String) -> Self {
+        Self {
+            name,
+            has_folder: None,
+            origin: None,
+        }
+    }
+}
+
+impl Built {
+    /// By a builder that pushes it, if it was to be pushed.
+    pub(super) fn elsewhere(made: Made, reads: Reads, names: Names<'_>) -> Self {
+        Self {
+            layers: Vec::new(),
+            cached: made.cached,
+            reads,
+            pushed: Some(&made.id).filter(|_| !names.push_as.is_empty()).cloned(),
+            id: made.id,
+            has_folder: made.has_folder,
+            origin: made.origin,
+        }
+    }
+}
+
+/// What a builder answers.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) id: Digest,
+    pub(super) cached: bool,
+    /// Of what was looked for ([`Look::After`]).
+    pub(super) has_folder: Option<bool>,
+    /// By BuildKit alone.
+    pub(super) origin: Option<Arc<Origin>>,
+}
+
+/// What an image is called.
+#[derive(Clone, Copy, Debug)]
+pub struct Names<'a> {
+    /// In the daemon.
+    pub reference: &'a Reference,
+    /// In the registry, where the builder pushes by itself. None: it is not pushed.
+    pub push_as: &'a [Reference],
+}
+
+/// A build and what this run asks of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe<'a> {
+    pub image: &'a ImageName,
+    pub build: &'a Build,
+    pub names: Names<'a>,
+    /// The Dockerfile to build with: siblings stand in it by their names.
+    pub dockerfile: &'a str,
+    pub siblings: &'a [Sibling],
+    /// The images of elsewhere that it resolves.
+    pub external: &'a [String],
+    /// Build args of the person's own, which are no part of what the image is made from.
+    pub proxies: &'a [(String, Secret)],
+    /// What was read of folders in this run.
+    pub contexts: &'a Arc<Contexts>,
+    /// Whether it gets utilities afterwards.
+    pub gets_utilities: bool,
+    pub pull: bool,
+    pub no_cache: bool,
+}
+
+impl Recipe<'_> {
+    /// The proxies too, as far as the build sets none itself. Which of two spellings counts, BuildKit leaves to chance.
+    pub(super) fn args(&self) -> HashMap<String, String> {
+        let own = &self.build.args;
+        let proxies = self
+            .proxies
+            .iter()
+            .filter(|(name, _)| !own.keys().any(|own| own.eq_ignore_ascii_case(name)));
+        let proxies = proxies.map(|(name, value)| (name.clone(), value.expose().to_owned()));
+        proxies.chain(own.clone()).collect()
+    }
+}
+
+/// A build without a context of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InlineBuild<'a> {
+    pub(super) dockerfile: &'a str,
+    /// What it copies from; the Dockerfile is not among them.
+    pub(super) files: &'a [Inline],
+    pub(super) siblings: &'a [Sibling],
+    pub(super) platforms: &'a [String],
+    /// For BuildKit.
+    pub(super) look: Option<Look>,
+}
