@@ -199,8 +199,9 @@ impl Desk<'_> {
 pub(super) fn places(owner: &Owner, registry: &Registry, stable: &Registry, client: &Client) -> Result<Places, Problem> {
     let channel = |owner: &Owner, variant, registry: &Registry| Channel::new(owner.channel(variant), registry.clone(), client.clone());
     // copies run downhill only: a push to stable takes nothing from another channel
+    let takes_copies = *owner != Owner::Stable;
     let mut uphill = Vec::new();
-    if *owner != Owner::Stable && stable.host() == registry.host() {
+    if takes_copies && stable.host() == registry.host() {
         for variant in [Variant::Normal, Variant::Debug] {
             uphill.push(channel(&Owner::Stable, variant, stable)?);
         }
@@ -208,6 +209,7 @@ pub(super) fn places(owner: &Owner, registry: &Registry, stable: &Registry, clie
     Ok(Places {
         normal: channel(owner, Variant::Normal, registry)?,
         debug: channel(owner, Variant::Debug, registry)?,
+        takes_copies,
         uphill,
     })
 }

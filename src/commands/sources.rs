@@ -111,12 +111,12 @@ async fn with_triggers(plan: &Plan, bases: &BTreeMap<String, Base>, docker: &Doc
     Ok(found)
 }
 
-/// What is added, by platform: the content of a path, or the digest of an image.
+/// What is added, by platform: a hash of the content of a path, or the digest of an image.
 fn utilities(plan: &Plan, manifest: &Manifest, bases: &BTreeMap<String, Base>) -> Result<BTreeMap<String, Vec<u8>>, Problem> {
     let mut found = BTreeMap::new();
     for platform in session::debug_platforms(plan) {
         let content = match (&manifest.utilities.source, Busybox::from_manifest(&manifest.utilities, platform)?) {
-            (_, Some(busybox)) => busybox.binary().to_vec(),
+            (_, Some(busybox)) => blake3::hash(busybox.binary()).as_bytes().to_vec(),
             (UtilitiesSource::Image(image), None) => bases
                 .get(image)
                 .map(|base| base.digest.to_string().into_bytes())

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
@@ -129,31 +130,30 @@ impl Context {
 }
 
 fn hash_all(root: &Path, entries: &mut [Entry], known: &Known) -> Result<(), Error> {
-    let next = AtomicUsize::new(0);
-    let entries_to_read: &[Entry] = entries;
-    let hashed: Vec<Result<Vec<(usize, Hash)>, Error>> = thread::scope(|scope| {
-        let work = || {
-            let mut hashed = Vec::new();
-            loop {
-                let at = next.fetch_add(1, Relaxed);
-                let Some(entry) = entries_to_read.get(at) else { return Ok(hashed) };
-                if let Some(hash) = entry.hash_of(root, known)? {
-                    hashed.push((at, hash));
-                }
+    let mut unknown = Vec::new();
+    for entry in entries {
+        if let Kind::File { stamp, hash, .. } = &mut entry.kind {
+            match known.get(stamp) {
+                Some(found) => *hash = found,
+                None => unknown.push(entry),
             }
-        };
-        let workers: Vec<_> = (0..cores()).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().expect("hashing does not panic"))
-            .collect()
-    });
-    for (at, found) in hashed.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
-        if let Kind::File { hash, .. } = &mut entries[at].kind {
-            *hash = found;
         }
     }
-    Ok(())
+    let unknown = Mutex::new(unknown.into_iter());
+    let next = || unknown.lock().expect("nobody panics with the lock").next();
+    let work = || {
+        while let Some(entry) = next() {
+            entry.hash(root, known)?;
+        }
+        Ok(())
+    };
+    let left = || unknown.lock().expect("nobody panics with the lock").len();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (1..cores().min(left())).map(|_| scope.spawn(work)).collect();
+        let mine = work();
+        let all = workers.into_iter().map(|worker| worker.join().expect("hashing does not panic"));
+        all.fold(mine, Result::and)
+    })
 }
 
 /// As the entries are: by components.
@@ -191,22 +191,20 @@ impl Entry {
         }
     }
 
-    /// `None` for what is no file.
-    fn hash_of(&self, root: &Path, known: &Known) -> Result<Option<Hash>, Error> {
-        let Kind::File { size, stamp, .. } = &self.kind else {
-            return Ok(None);
+    fn hash(&mut self, root: &Path, known: &Known) -> Result<(), Error> {
+        let Kind::File { size, stamp, .. } = self.kind else {
+            return Ok(());
         };
-        if let Some(hash) = known.get(stamp) {
-            return Ok(Some(hash));
-        }
         let full = root.join(&self.path);
-        let (hash, young) = self
-            .read(&full, *size, stamp)
-            .with_context(|| format!("reading {}", shown(&full)))?;
+        let read = self.read(&full, size, &stamp);
+        let (found, young) = read.with_context(|| format!("reading {}", shown(&full)))?;
         if !young {
-            known.learn(*stamp, hash);
+            known.learn(stamp, found);
         }
-        Ok(Some(hash))
+        if let Kind::File { hash, .. } = &mut self.kind {
+            *hash = found;
+        }
+        Ok(())
     }
 
     /// The hash of the content, and whether the file is too young for its stamp to tell.

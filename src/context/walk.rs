@@ -98,9 +98,10 @@ fn walk(root: &Path, ignore: &Dockerignore, selection: &Selection, take: Take<'_
     };
     let looker = Looker { root, ignore };
     thread::scope(|scope| {
-        for _ in 0..super::cores() {
+        for _ in 1..super::cores() {
             scope.spawn(|| queue.work(&looker, take));
         }
+        queue.work(&looker, take);
     });
     let state = queue.state.into_inner().expect("looking does not panic");
     state.failure.map_or(Ok(()), Err)

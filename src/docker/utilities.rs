@@ -14,6 +14,7 @@ use anyhow::Error;
 use elf::ElfBytes;
 use elf::abi::{EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_RISCV, EM_S390, EM_X86_64, PT_INTERP};
 use elf::endian::AnyEndian;
+use memchr::memmem;
 use tar::EntryType;
 
 use super::Daemon;
@@ -163,7 +164,7 @@ fn check_elf(binary: &[u8], platform: &str) -> Result<(), String> {
 }
 
 fn applets(binary: &[u8]) -> Option<BTreeSet<String>> {
-    let begin = binary.windows(APPLETS_BEGIN.len()).position(|window| window == APPLETS_BEGIN)?;
+    let begin = memmem::find(binary, APPLETS_BEGIN)?;
     let table = &binary[begin + 1..];
     let names = table.split(|byte| *byte == 0).take_while(|name| !name.is_empty());
     let names: BTreeSet<_> = names

@@ -136,7 +136,7 @@ pub fn fingerprint(inputs: &Inputs<'_>) -> (Fingerprint, Parts) {
     facts.end()
 }
 
-/// That of a debug variant that is the normal build plus utilities; `utilities` is what they hold.
+/// That of a debug variant that is the normal build plus utilities; `utilities` tells them from others.
 #[must_use]
 pub fn with_utilities(normal: &Fingerprint, utilities: &[u8]) -> (Fingerprint, Parts) {
     let mut facts = Facts::default();

@@ -17,7 +17,7 @@ use crate::timing;
 pub struct Surroundings {
     /// Of the images of elsewhere.
     pub bases: BTreeMap<String, Digest>,
-    /// What the utilities of debug variants hold, by platform.
+    /// What tells the utilities of debug variants from others, by platform.
     pub utilities: BTreeMap<String, Vec<u8>>,
     pub source_date_epoch: Option<String>,
     /// The images of elsewhere that have, or may have, instructions for what is FROM them (`ONBUILD`).
@@ -107,7 +107,7 @@ fn of_step(plan: &Plan, step: &Step, before: &[Print], contexts: &Contexts, surr
                 fingerprint,
                 parts,
                 whole: before[*normal].whole,
-                bytes: utilities.len() as u64,
+                bytes: 0,
             })
         }
     }

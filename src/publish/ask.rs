@@ -9,7 +9,8 @@ use crate::fingerprint::Fingerprint;
 use crate::plan::{Plan, Step};
 use crate::problem::Problem;
 use crate::record::Entry;
-use crate::reference::{Digest, ImageName, Tag};
+use crate::reference::{Digest, Tag};
+use crate::registry::{Manifest, Remote};
 
 /// What the registry says before anything is done.
 #[derive(Debug)]
@@ -50,18 +51,28 @@ async fn latest(step: &Step, channels: &[Channel]) -> Result<Option<Digest>, Pro
 }
 
 /// How the registry stands to an image that is planned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Standing {
     /// It is in the channel, and recorded.
     UpToDate(Digest),
     /// The channel has it, from an earlier run, but not as `latest`, or not in its record.
-    Staged(Digest),
+    Staged(Manifest),
     /// Another channel has it.
     Elsewhere {
-        channel: usize,
-        digest: Digest,
+        offer: Offer,
+        manifest: Manifest,
     },
     Missing,
+}
+
+/// A place where an image may be that is built already.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The channel whose it is, for a person.
+    pub channel: String,
+    pub repository: Remote,
+    /// What the image is there; none where it is what is staged there for the fingerprint.
+    pub digest: Option<Digest>,
 }
 
 impl Answers {
@@ -106,38 +117,36 @@ impl Answers {
     }
 }
 
-/// Looks for an image that is built already: in the channel's own repository, then in those of `others`. All are asked at
-/// once, but where the channel `is_new`, it is asked last: what it has is of a run that failed.
+/// Looks for an image that is built already: in the channel's own repository, then where else it is offered. All are asked
+/// at once, but where the channel `is_new`, it is asked last: what it has is of a run that failed.
 ///
 /// # Errors
 /// When the registry does not answer.
-pub async fn look_up(
-    own: &Channel,
-    others: &[Channel],
-    is_new: bool,
-    image: &ImageName,
-    fingerprint: &Fingerprint,
-) -> Result<Standing, Problem> {
+pub async fn look_up(own: &Remote, offers: &[Offer], is_new: bool, fingerprint: &Fingerprint) -> Result<Standing, Problem> {
     let staged = tag(&staged_tag(fingerprint));
-    let own = vec![(None, own)];
-    let others: Vec<_> = others.iter().enumerate().map(|(index, channel)| (Some(index), channel)).collect();
-    let rounds = if is_new { vec![others, own] } else { vec![[own, others].concat()] };
-    for round in rounds {
-        let asked = round.into_iter().map(async |(index, channel)| {
-            let found = channel.repository(image)?.head(&staged).await?;
-            Ok::<_, Problem>(found.map(|found| match index {
-                None => Standing::Staged(found.digest),
-                Some(channel) => Standing::Elsewhere {
-                    channel,
-                    digest: found.digest,
-                },
-            }))
+    let own = async || Ok::<_, Problem>(own.get(&staged).await?.map(Standing::Staged));
+    let others = async || {
+        let asked = offers.iter().map(async |offer| {
+            let found = match &offer.digest {
+                None => offer.repository.get(&staged).await?,
+                // what was known once may be gone, and so may the right to see it
+                Some(digest) => offer.repository.get(digest).await.unwrap_or_default(),
+            };
+            let offer = offer.clone();
+            Ok::<_, Problem>(found.map(|manifest| Standing::Elsewhere { offer, manifest }))
         });
-        if let Some(standing) = try_join_all(asked).await?.into_iter().flatten().next() {
-            return Ok(standing);
+        Ok::<_, Problem>(try_join_all(asked).await?.into_iter().flatten().next())
+    };
+    let found = if is_new {
+        match others().await? {
+            None => own().await?,
+            found => found,
         }
-    }
-    Ok(Standing::Missing)
+    } else {
+        let (own, others) = tokio::try_join!(own(), others())?;
+        own.or(others)
+    };
+    Ok(found.unwrap_or(Standing::Missing))
 }
 
 fn channel_of<'c>(step: &Step, channels: &'c [Channel]) -> Option<&'c Channel> {

@@ -10,7 +10,7 @@ use crate::channel::ChannelName;
 use crate::fingerprint::Fingerprint;
 use crate::problem::Problem;
 use crate::record::{MANIFEST_MEDIA_TYPE, Record};
-use crate::reference::{Digest, ImageName, Registry, Tag};
+use crate::reference::{Digest, ImageName, Registry, Repository, Tag};
 use crate::registry::{Client, Manifest, Remote};
 
 /// What the channel is now.
@@ -97,6 +97,12 @@ impl Channel {
     pub fn repository(&self, image: &ImageName) -> Result<Remote, Problem> {
         let reference = self.name.reference(&self.registry, image)?;
         Ok(self.client.repository(reference.repository()))
+    }
+
+    /// A repository of the same registry, whosever it is.
+    #[must_use]
+    pub fn neighbour(&self, repository: &Repository) -> Remote {
+        self.client.repository(repository)
     }
 
     /// # Errors
@@ -204,17 +210,17 @@ async fn keep_children(repository: &Remote, children: &[Manifest]) -> Result<(),
     Ok(())
 }
 
-/// Copies an image from one repository to another, where it is kept and gets `tags`.
+/// Copies an image of one repository to another, where it is kept and gets `tags`.
 ///
 /// # Errors
 /// When one of the registries does not play along.
-pub async fn copy_image(from: &Remote, to: &Remote, digest: &Digest, tags: &[Tag]) -> Result<Manifest, Problem> {
-    let copied = to.copy(from, digest, &[kept_tag(digest)]).await?;
+pub async fn copy_image(from: &Remote, to: &Remote, image: &Manifest, tags: &[Tag]) -> Result<(), Problem> {
+    let copied = to.copy(from, image, &[kept_tag(image.digest())]).await?;
     keep_children(to, &copied.children).await?;
     for tag in tags {
-        to.put(tag, &copied.manifest).await?;
+        to.put(tag, image).await?;
     }
-    Ok(copied.manifest)
+    Ok(())
 }
 
 /// # Errors

@@ -359,15 +359,16 @@ async fn flip(moves: &[Move<'_>], cancel: &CancellationToken) -> Result<(), Stop
 /// Another machine may have begun in the same instant. The intent that stands decides whose images stay.
 async fn settle(moves: &[Move<'_>]) -> Result<(), Stop> {
     for _ in 0..ATTEMPTS {
-        let announced = try_join_all(moves.iter().map(Move::is_announced)).await?;
+        let flips: Vec<&Flip> = moves.iter().flat_map(|act| &act.flips).collect();
+        let announced = try_join_all(moves.iter().map(Move::is_announced));
+        let latest = try_join_all(flips.iter().map(|flip| flip.latest()));
+        let (announced, latest) = tokio::try_join!(announced, latest)?;
         if announced.contains(&false) {
             for act in moves {
                 repair::yield_to_others(act.channel(), act.flips.iter().map(|flip| &flip.image)).await?;
             }
             return Err(Stop::Overtaken);
         }
-        let flips: Vec<&Flip> = moves.iter().flat_map(|act| &act.flips).collect();
-        let latest = try_join_all(flips.iter().map(|flip| flip.latest())).await?;
         let strays: Vec<_> = flips
             .into_iter()
             .zip(latest)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{StreamExt, TryStreamExt};
 
-use super::channel::{Channel, State, copy_image, staged_tag, tag};
+use super::channel::{Channel, State, copy_image, manifest, staged_tag, tag};
 use super::commit::Change;
 use super::history::Held;
 use crate::event::{Event, Events};
@@ -45,8 +45,9 @@ pub async fn copy(
             });
             let tags: Vec<Tag> = entry.fingerprint.iter().map(|fingerprint| tag(&staged_tag(fingerprint))).collect();
             let (source, target) = (from.repository(image)?, to.repository(image)?);
-            let manifest = copy_image(&source, &target, &entry.digest, &tags).await?;
-            Ok::<_, Problem>((image.clone(), manifest))
+            let found = manifest(&source, &entry.digest).await?;
+            copy_image(&source, &target, &found, &tags).await?;
+            Ok::<_, Problem>((image.clone(), found))
         })
         .buffer_unordered(AT_ONCE)
         .try_collect()

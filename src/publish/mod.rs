@@ -9,7 +9,7 @@ mod history;
 mod list;
 mod repair;
 
-pub use ask::{Answers, Standing, ask, look_up};
+pub use ask::{Answers, Offer, Standing, ask, look_up};
 pub use channel::{Channel, IN_PROGRESS, State, Stored, copy_image, keep, record_tag, staged_tag, tag};
 pub use clean::{Garbage, Swept, everything, garbage, sweep};
 pub use commit::{Change, commit};

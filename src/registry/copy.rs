@@ -20,7 +20,6 @@ const DEEPEST: usize = 3;
 /// What a copy came to.
 #[derive(Clone, Debug)]
 pub struct Copied {
-    pub manifest: Manifest,
     /// All manifests below an index.
     pub children: Vec<Manifest>,
     pub mounted: usize,
@@ -65,24 +64,22 @@ struct Blob {
 }
 
 impl Remote {
-    /// Copies what `digest` names in `source` to here, under `tags`, or under its digest alone. Only what is missing
-    /// travels; blobs that cannot be mounted go through us, never through a file.
+    /// Copies the manifest of `source`, and what it names, to here, under `tags`, or under its digest alone. What cannot
+    /// be mounted goes through us, never through a file.
     ///
     /// # Errors
     /// When one of the registries does not play along. What was copied until then stays, without a tag.
-    pub async fn copy(&self, source: &Remote, digest: &Digest, tags: &[Tag]) -> Result<Copied, Error> {
+    pub async fn copy(&self, source: &Remote, manifest: &Manifest, tags: &[Tag]) -> Result<Copied, Error> {
         let mut transferred = Transferred::default();
         let mut children = Vec::new();
-        let (manifest, was_there) = tokio::try_join!(source.manifest(digest), self.has_manifest(digest))?;
-        self.fill(source, &manifest, was_there, &mut transferred, &mut children, 0).await?;
-        if tags.is_empty() && !was_there {
-            self.put(digest, &manifest).await?;
+        self.fill(source, manifest, &mut transferred, &mut children, 0).await?;
+        if tags.is_empty() {
+            self.put(manifest.digest(), manifest).await?;
         }
         for tag in tags {
-            self.put(tag, &manifest).await?;
+            self.put(tag, manifest).await?;
         }
         Ok(Copied {
-            manifest,
             children,
             mounted: transferred.mounted,
             bytes: transferred.bytes,
@@ -94,7 +91,6 @@ impl Remote {
         &self,
         source: &Remote,
         manifest: &Manifest,
-        was_there: bool,
         transferred: &mut Transferred,
         children: &mut Vec<Manifest>,
         depth: usize,
@@ -106,15 +102,10 @@ impl Remote {
         }
         for part in &parts.manifests {
             let digest = part.digest(&subject)?;
-            let (child, was_there) = tokio::try_join!(source.manifest(&digest), self.has_manifest(&digest))?;
-            Box::pin(self.fill(source, &child, was_there, transferred, children, depth + 1)).await?;
-            if !was_there {
-                self.put(&digest, &child).await?;
-            }
+            let child = source.manifest(&digest).await?;
+            Box::pin(self.fill(source, &child, transferred, children, depth + 1)).await?;
+            self.put(&digest, &child).await?;
             children.push(child);
-        }
-        if was_there {
-            return Ok(());
         }
         let mut blobs = parts.blobs(&subject)?;
         blobs.retain(|blob| transferred.blobs.insert(blob.digest.clone()));
@@ -161,10 +152,6 @@ impl Remote {
             let opened = async move { source.blob_stream(&digest).await.map_err(AnyError::from) };
             Box::pin(futures_util::stream::once(opened).try_flatten())
         })
-    }
-
-    async fn has_manifest(&self, digest: &Digest) -> Result<bool, Error> {
-        Ok(self.head(digest).await?.is_some())
     }
 
     async fn manifest(&self, digest: &Digest) -> Result<Manifest, Error> {

@@ -208,7 +208,7 @@ mod tests {
         is_send(client.ping("h.test"));
         is_send(client.catalog("h.test"));
         is_send(remote.tags());
-        is_send(remote.copy(&remote, &digest, &[]));
+        is_send(remote.copy(&remote, &Manifest::new("", ""), &[]));
         is_send(remote.put(&tag, &Manifest::new("", "")));
         is_send(remote.delete(&tag));
         is_send(remote.upload(&digest, ""));

@@ -7,9 +7,9 @@ use anyhow::Error;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
-use tracing::Instrument;
+use tracing::{Instrument, debug};
 
-use super::Release;
+use super::{Release, pushed};
 use crate::context;
 use crate::docker::{Built, Pushed};
 use crate::dockerfile::Reads;
@@ -20,7 +20,7 @@ use crate::git::Revision;
 use crate::layers::Layers;
 use crate::plan::Work;
 use crate::problem::Problem;
-use crate::publish::{Change, Channel, IN_PROGRESS, Standing, Stored, commit, copy_image, keep, staged_tag, tag};
+use crate::publish::{Change, IN_PROGRESS, Offer, Standing, Stored, commit, copy_image, keep, staged_tag, tag};
 use crate::record::{Act, Entry, Writer};
 use crate::reference::{Digest, Reference, Tag};
 use crate::registry::Manifest;
@@ -75,6 +75,7 @@ pub async fn carry_out<'p>(
     if let Some(workshop) = workshop {
         workshop.tidy(limits).await;
     }
+    carrying.remember(&staged);
     let digests = carrying.digests(&obtained, &staged);
     let committed = match digests {
         Some(digests) => Some(carrying.commit(&digests, author).await),
@@ -108,11 +109,8 @@ struct Carrying<'p, 'r> {
 impl<'p> Carrying<'p, '_> {
     /// Builds and copies what is missing. What is built goes to `built` for staging, at once.
     async fn obtain(&self, built: mpsc::UnboundedSender<(usize, Built)>) -> Vec<Outcome<Have>> {
-        let Release {
-            plan, standing, needed, ..
-        } = self.release;
-        let missing = |index: usize| needed[index] && standing[index] == Standing::Missing;
-        let steps = plan.steps.iter().zip(&self.release.sources.prints).enumerate();
+        let missing = |index: usize| self.release.is_built(index);
+        let steps = self.release.plan.steps.iter().zip(&self.release.sources.prints).enumerate();
         let tasks = steps.map(|(index, (step, print))| {
             let needs = if missing(index) { step.needs() } else { Vec::new() };
             let effort = if missing(index) { BUILD + print.bytes } else { 0 };
@@ -142,18 +140,18 @@ impl<'p> Carrying<'p, '_> {
                 settled(Settled::UpToDate);
                 Ok(published(digest))
             }
-            Standing::Staged(digest) => {
+            Standing::Staged(manifest) => {
                 settled(Settled::BuiltBefore);
-                Ok(published(digest))
+                self.manifests.borrow_mut().insert(index, manifest.clone());
+                Ok(published(manifest.digest()))
             }
-            Standing::Elsewhere { channel, digest } => {
-                let from = &release.places.sources(step.variant)[*channel];
-                let copying = self.copy(index, from, digest).instrument(timing::part_of(&step.label(), "copy"));
+            Standing::Elsewhere { offer, manifest } => {
+                let copying = self.copy(index, offer, manifest).instrument(timing::part_of(&step.label(), "copy"));
                 self.builds.timed(index, copying).await?;
                 settled(Settled::Copied {
-                    from: from.name.to_string(),
+                    from: offer.channel.clone(),
                 });
-                Ok(published(digest))
+                Ok(published(manifest.digest()))
             }
             Standing::Missing if !release.needed[index] => {
                 settled(Settled::NotNeeded);
@@ -184,20 +182,21 @@ impl<'p> Carrying<'p, '_> {
         Err(problem.hint("this is known from now on: run again").into())
     }
 
-    async fn copy(&self, index: usize, from: &Channel, digest: &Digest) -> Result<(), Problem> {
+    async fn copy(&self, index: usize, offer: &Offer, manifest: &Manifest) -> Result<(), Problem> {
         let (step, release) = (&self.release.plan.steps[index], self.release);
-        let (source, target) = (
-            from.repository(&step.image)?,
-            release.places.of(step.variant).repository(&step.image)?,
-        );
+        let target = release.places.of(step.variant).repository(&step.image)?;
         let _copying = self.copies.acquire().await;
         self.events.send(Event::Copying {
             step: step.label(),
-            from: source.repository().to_string(),
+            from: offer.repository.repository().to_string(),
         });
-        let staged = tag(&staged_tag(&release.sources.prints[index].fingerprint));
-        let manifest = copy_image(&source, &target, digest, &[staged]).await?;
-        self.manifests.borrow_mut().insert(index, manifest);
+        let fingerprint = &release.sources.prints[index].fingerprint;
+        let copied = copy_image(&offer.repository, &target, manifest, &[tag(&staged_tag(fingerprint))]).await;
+        if let (Err(_), Some(cache)) = (&copied, &release.sources.cache) {
+            pushed::forget(cache, fingerprint);
+        }
+        copied?;
+        self.manifests.borrow_mut().insert(index, manifest.clone());
         Ok(())
     }
 
@@ -285,11 +284,32 @@ impl<'p> Carrying<'p, '_> {
         Ok(pushed)
     }
 
+    /// Keeps where this run has put what it built.
+    fn remember(&self, staged: &BTreeMap<usize, Outcome<Pushed>>) {
+        let (Some(cache), Release { plan, places, sources, .. }) = (&self.release.sources.cache, self.release) else {
+            return;
+        };
+        let images = staged.iter().filter_map(|(index, outcome)| {
+            let (step, digest) = (&plan.steps[*index], &outcome.done()?.digest);
+            let channel = places.of(step.variant);
+            let repository = channel.repository(&step.image).ok()?;
+            let image = pushed::Image::new(channel.name.to_string(), repository.repository(), digest.clone());
+            Some((&sources.prints[*index].fingerprint, image))
+        });
+        let images: Vec<_> = images.collect();
+        if !images.is_empty()
+            && let Err(error) = pushed::keep(cache, images)
+        {
+            debug!("{}: {error}", cache.display());
+        }
+    }
+
     /// The digest of every image that is to be in the channels; none where one could not be had.
     fn digests(&self, obtained: &[Outcome<Have>], staged: &BTreeMap<usize, Outcome<Pushed>>) -> Option<BTreeMap<usize, Digest>> {
         let digest = |index: usize| match &self.release.standing[index] {
-            Standing::UpToDate(digest) | Standing::Staged(digest) => Some(digest.clone()),
-            Standing::Elsewhere { digest, .. } => obtained[index].done().map(|_| digest.clone()),
+            Standing::UpToDate(digest) => Some(digest.clone()),
+            Standing::Staged(manifest) => Some(manifest.digest().clone()),
+            Standing::Elsewhere { manifest, .. } => obtained[index].done().map(|_| manifest.digest().clone()),
             Standing::Missing => staged.get(&index)?.done().map(|pushed| pushed.digest.clone()),
         };
         if obtained.iter().any(|outcome| outcome.done().is_none()) {
@@ -362,7 +382,6 @@ impl<'p> Carrying<'p, '_> {
     }
 
     fn fate(&self, index: usize, obtained: Outcome<Have>, staged: Option<Outcome<Pushed>>) -> Fate {
-        let step = &self.release.plan.steps[index];
         match (obtained, &self.release.standing[index]) {
             (Outcome::Failed(problem), Standing::Elsewhere { .. }) => Fate::PushFailed { problem },
             (Outcome::Failed(problem), _) => Fate::of_failure(problem),
@@ -371,10 +390,12 @@ impl<'p> Carrying<'p, '_> {
             },
             (Outcome::Stopped, _) => Fate::Stopped,
             (Outcome::Done(_), Standing::UpToDate(digest)) => Fate::UpToDate { digest: digest.clone() },
-            (Outcome::Done(_), Standing::Staged(digest)) => Fate::Found { digest: digest.clone() },
-            (Outcome::Done(_), Standing::Elsewhere { channel, digest }) => Fate::Copied {
-                digest: digest.clone(),
-                from: self.release.places.sources(step.variant)[*channel].name.to_string(),
+            (Outcome::Done(_), Standing::Staged(manifest)) => Fate::Found {
+                digest: manifest.digest().clone(),
+            },
+            (Outcome::Done(_), Standing::Elsewhere { offer, manifest }) => Fate::Copied {
+                digest: manifest.digest().clone(),
+                from: offer.channel.clone(),
             },
             (Outcome::Done(have), Standing::Missing) => match (have, staged) {
                 (Have::Built(built), Some(Outcome::Done(pushed))) => Fate::Pushed {

@@ -2,11 +2,12 @@
 //! of it moves at once.
 
 mod carry;
+mod pushed;
 
 pub use carry::{Author, Carried, carry_out};
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Error;
 use futures_util::future::{join_all, try_join_all};
@@ -14,10 +15,10 @@ use tracing::Instrument;
 
 use crate::channel::Variant;
 use crate::event::Events;
-use crate::fingerprint::Print;
+use crate::fingerprint::{Fingerprint, Print};
 use crate::plan::{Plan, Step};
 use crate::problem::Problem;
-use crate::publish::{self, Answers, Channel, Standing, Stored, look_up};
+use crate::publish::{self, Answers, Channel, Offer, Standing, Stored, look_up};
 use crate::record::Entry;
 use crate::reference::Digest;
 use crate::resolve::{Base, Source};
@@ -27,7 +28,9 @@ use crate::timing;
 pub struct Places {
     pub normal: Channel,
     pub debug: Channel,
-    /// Channels whose images may be copied: downhill only.
+    /// Whether images may be copied from other channels: downhill, and between those that this person pushes to.
+    pub takes_copies: bool,
+    /// Channels from which copies run downhill.
     pub uphill: Vec<Channel>,
 }
 
@@ -43,12 +46,32 @@ impl Places {
         plan.channels.iter().map(|name| self.of(name.variant()).clone()).collect()
     }
 
-    fn sources(&self, variant: Variant) -> Vec<Channel> {
-        self.uphill
-            .iter()
-            .filter(|channel| channel.name.variant() == variant)
-            .cloned()
-            .collect()
+    /// Where else the image of a step may be.
+    fn offers(&self, step: &Step, fingerprint: &Fingerprint, cache: Option<&Path>) -> Result<Vec<Offer>, Problem> {
+        let own = self.of(step.variant).repository(&step.image)?;
+        let mut offers = Vec::new();
+        for channel in self.uphill.iter().filter(|channel| channel.name.variant() == step.variant) {
+            offers.push(Offer {
+                channel: channel.name.to_string(),
+                repository: channel.repository(&step.image)?,
+                digest: None,
+            });
+        }
+        for image in cache
+            .filter(|_| self.takes_copies)
+            .map_or(Vec::new(), |cache| pushed::kept(cache, fingerprint))
+        {
+            let repository = image.repository().filter(|repository| repository.host() == own.repository().host());
+            let Some(repository) = repository.filter(|repository| repository != own.repository()) else {
+                continue;
+            };
+            offers.push(Offer {
+                repository: self.of(step.variant).neighbour(&repository),
+                channel: image.channel,
+                digest: Some(image.digest),
+            });
+        }
+        Ok(offers)
     }
 }
 
@@ -57,7 +80,7 @@ pub struct Sources {
     pub prints: Vec<Print>,
     /// The images of elsewhere, by the names that builds have for them.
     pub bases: BTreeMap<String, Base>,
-    /// Where it is kept which builds read more than their Dockerfiles tell.
+    /// Where it is kept which builds read more than their Dockerfiles tell, and what was pushed.
     pub cache: Option<PathBuf>,
 }
 
@@ -150,13 +173,14 @@ impl<'p> Release<'p> {
 
     async fn look_up_missing(&mut self) -> Result<(), Error> {
         let needed = self.needs_of_what_is_missing();
-        let missing = (0..needed.len()).filter(|index| needed[*index] && self.standing[*index] == Standing::Missing);
+        let missing = (0..needed.len()).filter(|index| needed[*index] && self.is_missing(*index));
         let looked_up = missing.map(async |index| {
             let step = &self.plan.steps[index];
-            let (own, others) = (self.places.of(step.variant), self.places.sources(step.variant));
-            let is_new = self.answers.is_new(self.plan, step);
             let fingerprint = &self.sources.prints[index].fingerprint;
-            Ok::<_, Problem>((index, look_up(own, &others, is_new, &step.image, fingerprint).await?))
+            let own = self.places.of(step.variant).repository(&step.image)?;
+            let offers = self.places.offers(step, fingerprint, self.sources.cache.as_deref())?;
+            let is_new = self.answers.is_new(self.plan, step);
+            Ok::<_, Problem>((index, look_up(&own, &offers, is_new, fingerprint).await?))
         });
         for (index, standing) in try_join_all(looked_up).await? {
             self.standing[index] = standing;
@@ -169,7 +193,7 @@ impl<'p> Release<'p> {
         let steps = &self.plan.steps;
         let mut needed: Vec<bool> = steps.iter().map(|step| step.publish).collect();
         for index in (0..steps.len()).rev() {
-            if needed[index] && self.standing[index] == Standing::Missing {
+            if needed[index] && self.is_missing(index) {
                 for need in steps[index].needs() {
                     needed[need] = true;
                 }
@@ -188,9 +212,17 @@ impl<'p> Release<'p> {
         &self.sources
     }
 
+    fn is_missing(&self, index: usize) -> bool {
+        matches!(self.standing[index], Standing::Missing)
+    }
+
+    fn is_built(&self, index: usize) -> bool {
+        self.needed[index] && self.is_missing(index)
+    }
+
     /// The steps that will be built.
     pub fn to_build(&self) -> impl Iterator<Item = &'p Step> {
-        let built = |index: &usize| self.needed[*index] && self.standing[*index] == Standing::Missing;
+        let built = |index: &usize| self.is_built(*index);
         (0..self.plan.steps.len()).filter(built).map(|index| &self.plan.steps[index])
     }
 

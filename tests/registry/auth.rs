@@ -38,7 +38,7 @@ async fn everything(client: &Client, host: &str) {
     one.may_push().await.expect("allowed");
     let manifest = image(&one, OCI_MANIFEST, &[b"layer"]).await;
     one.put(&Tag::latest(), &manifest).await.expect("put");
-    let copied = two.copy(&one, manifest.digest(), &[Tag::latest()]).await.expect("copied");
+    let copied = two.copy(&one, &manifest, &[Tag::latest()]).await.expect("copied");
     assert_eq!((copied.mounted, copied.bytes), (2, 0));
     assert!(two.head(&Tag::latest()).await.expect("answered").is_some());
     assert_eq!(two.tags().await.expect("answered").expect("there").tags.len(), 1);
@@ -224,7 +224,7 @@ async fn who_may_read_may_not_push_and_is_told_whom_to_ask() {
     for error in [
         read.may_push().await.expect_err("refused"),
         read.put(&Tag::latest(), &manifest).await.expect_err("refused"),
-        read.copy(&written, manifest.digest(), &[Tag::latest()]).await.expect_err("refused"),
+        read.copy(&written, &manifest, &[Tag::latest()]).await.expect_err("refused"),
     ] {
         assert_eq!(error.kind(), Kind::Denied, "{error}");
         assert!(hint(error).contains(&format!("whoever administers {} for the right to push to a", registry.host)));

@@ -133,7 +133,7 @@ async fn lists_are_read_page_by_page() {
     for number in 0..5 {
         remote.put(&tag(&format!("r-{number}")), &manifest).await.expect("put");
         let other = registry.remote(&format!("z/{number}"));
-        other.copy(&remote, manifest.digest(), &[Tag::latest()]).await.expect("copied");
+        other.copy(&remote, &manifest, &[Tag::latest()]).await.expect("copied");
     }
     let listing = remote.tags().await.expect("answered").expect("there");
     let tags: Vec<_> = listing.tags.iter().map(Tag::as_str).collect();

@@ -16,7 +16,7 @@ async fn pages_are_followed_to_the_last() {
     first.put(&Tag::latest(), &manifest).await.expect("put");
     for name in ["b/c", "b/d", "e", "f"] {
         let remote = registry.remote(name);
-        remote.copy(&first, manifest.digest(), &[Tag::latest()]).await.expect("copied");
+        remote.copy(&first, &manifest, &[Tag::latest()]).await.expect("copied");
     }
     let front = Front::start(&registry.host, |seen| Act::PassTo(seen.target.replace("n=1000", "n=2"))).await;
     let catalog = anonymous().catalog(&front.host).await.expect("answered").expect("there");
