@@ -1,7 +1,8 @@
 //! Files that a reader finds as they were or as they are to be, never in part.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,11 +11,26 @@ use std::time::SystemTime;
 /// # Errors
 /// When the file cannot be written beside its place, or not put there.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_as(path, content, 0o666)
+}
+
+/// [`write()`], so that only the owner can read it.
+///
+/// # Errors
+/// As there.
+pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_as(path, content, 0o600)
+}
+
+/// `mode`: as for `open(2)`, before the umask.
+fn write_as(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(format!(".{}-{}", process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
     let beside = path.with_file_name(name);
-    let written = File::create(&beside)
+    let mut options = OpenOptions::new();
+    let created = options.write(true).create_new(true).mode(mode).open(&beside);
+    let written = created
         .and_then(|mut file| file.write_all(content))
         .and_then(|()| fs::rename(&beside, path));
     if written.is_err() {

@@ -24,7 +24,8 @@
 //!   channel  reference     names as types that cannot hold an invalid value
 //!   user  credentials  docker_config  endpoint  builder  git      facts from outside
 //!   event  problem         what happens; what goes wrong
-//!   machine  lock  atomic  this machine's name; turns; files that are never seen in part
+//!   machine  lock           this machine's name; turns
+//!   kept  atomic           what is kept from run to run; files that are never seen in part
 //!   timing                 the parts of a run, for whoever wants to know where its time goes
 //!   tls  proxy             which servers are believed; the way through a proxy
 //! ```
@@ -48,6 +49,7 @@ pub mod externals;
 pub mod fingerprint;
 pub mod git;
 pub mod guard;
+pub mod kept;
 pub mod layers;
 pub mod lock;
 pub mod machine;

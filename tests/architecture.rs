@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 13] = [
         "git",
         "lock",
     ],
-    &["docker_config", "machine", "proxy", "reference"],
+    &["docker_config", "kept", "machine", "proxy", "reference"],
     &["atomic", "problem", "timing", "tls"],
 ];
 

@@ -125,7 +125,7 @@ async fn reach(
         let Some(registry) = registry else { return Vec::new() };
         let insecure = manifest.map_or(Vec::new(), |manifest| manifest.insecure_registries.clone());
         let credentials = check("credentials", credentials(docker, registry.host()).await);
-        let asked = match session::client(docker, insecure) {
+        let asked = match session::client_with(None, docker, insecure) {
             Ok(client) => ask(&client, registry, owner).await,
             Err(problem) => vec![check("registry", Err(problem.into()))],
         };

@@ -107,13 +107,16 @@ impl Desk<'_> {
         let anew = push.force || push.run.pull || push.run.no_cache;
         let sources = sources(plan, self.manifest, &self.docker, &client, &self.contexts);
         let (events, notes) = Events::channel();
-        // a helper may take its time, so it begins at once
+        let credential = async {
+            // a helper may take its time, so it begins at once, unless it may not be needed at all
+            if client.needs_no_credential(registry.host()) {
+                return Ok(());
+            }
+            self.docker.credentials.for_host(registry.host()).await.map(drop)
+        };
         let (looked, credential) = tokio::join!(
             Release::look(plan, places, sources, anew, &events),
-            self.docker
-                .credentials
-                .for_host(registry.host())
-                .instrument(timing::part("credentials"))
+            credential.instrument(timing::part("credentials"))
         );
         drop(events);
         session::show_notes(notes).await;

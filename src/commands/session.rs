@@ -30,7 +30,7 @@ use crate::problem::{Problem, printable};
 use crate::proxy::Proxies;
 use crate::record::Writer;
 use crate::reference::{Digest, ImageName, Registry};
-use crate::registry::{Client, Options};
+use crate::registry::{Client, Memory, Options};
 use crate::report::{self, Form, Logs, Reporter};
 use crate::run::Workshop;
 use crate::user::{self, Surroundings};
@@ -133,8 +133,15 @@ impl Docker {
 }
 
 pub fn client(docker: &Docker, insecure: Vec<String>) -> Result<Client, Problem> {
+    let memory = cache().zip(docker.config.login()).map(|(cache, login)| Memory { cache, login });
+    client_with(memory, docker, insecure)
+}
+
+/// Without a memory, everything is asked.
+pub fn client_with(memory: Option<Memory>, docker: &Docker, insecure: Vec<String>) -> Result<Client, Problem> {
     let mut options = Options::from_environment(&process_environment, insecure);
     options.on_waiting = Some(Arc::new(|host| report::note(&format!("waiting for {host}"))));
+    options.memory = memory;
     Client::new(docker.credentials.clone(), options)
 }
 

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 pub use auth::AuthEntry;
@@ -108,6 +109,30 @@ impl DockerConfig {
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
+    }
+
+    /// What is another after each `docker login` and `docker logout`, which write the file anew; none where the environment
+    /// has credentials, of which nothing may be kept.
+    #[must_use]
+    pub fn login(&self) -> Option<String> {
+        if !self.auths_of_environment.is_empty() {
+            return None;
+        }
+        let file = self.file().unwrap_or_default();
+        let state = fs::metadata(&file).map_or_else(
+            |_| String::new(),
+            |file| {
+                format!(
+                    "{}.{}.{}.{}.{}",
+                    file.dev(),
+                    file.ino(),
+                    file.size(),
+                    file.ctime(),
+                    file.ctime_nsec()
+                )
+            },
+        );
+        Some(format!("{} {state}", file.display()))
     }
 
     /// The path of `config.json`, whether it exists or not.

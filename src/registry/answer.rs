@@ -21,6 +21,8 @@ use super::transport::{Cause, Failure};
 use crate::credentials::{Credential, Right, forbidden_hint, unauthorized_hint};
 
 const LONGEST_ERROR: usize = 64 * 1024;
+/// What a registry says that it is (distribution's HTTP API V2, "API version check").
+const API_VERSION: &str = "docker-distribution-api-version";
 
 pub(super) struct Answer {
     pub status: StatusCode,
@@ -49,6 +51,11 @@ impl Answer {
             subject: ask.subject.clone(),
             asked_for: if reads { Right::Pull } else { Right::Push },
         }
+    }
+
+    /// Whether no other server would say this.
+    pub(super) fn is_of_a_registry(&self) -> bool {
+        self.status.is_success() || self.headers.contains_key(API_VERSION)
     }
 
     /// The answer, if its status is one of these; else an error with what the registry said.

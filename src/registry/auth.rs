@@ -1,6 +1,7 @@
 //! Making ourselves known: passwords, and tokens from the token server that a registry names.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -32,6 +33,9 @@ impl Host {
 
     /// `None` where there is nothing to say.
     pub(super) async fn authorization(self: &Arc<Self>, challenge: &Challenge, scope: &Scope) -> Result<Option<HeaderValue>, Error> {
+        if let (Challenge::Bearer(_), Some(token)) = (challenge, self.tokens.wider(scope)) {
+            return Ok(Some(bearer(&token.value)?));
+        }
         match (challenge, self.credential().await?) {
             (_, Credential::RegistryToken(token)) => Ok(Some(bearer(&token)?)),
             (Challenge::Basic, Credential::Password { username, password }) => Ok(Some(basic(&username, &password)?)),
@@ -39,6 +43,7 @@ impl Host {
             (Challenge::Bearer(server), credential) => {
                 let fetch = async || retried(|| self.token(server, scope, &credential)).await;
                 let token = self.tokens.get(scope, fetch).await?;
+                self.has_learned.store(true, Relaxed);
                 Ok(Some(bearer(&token.value)?))
             }
         }

@@ -12,7 +12,7 @@ use super::uploads::Begun;
 use super::{Content, Manifest, Remote};
 use crate::reference::{Digest, Tag};
 
-const BLOBS_AT_ONCE: usize = 4;
+const BLOBS_AT_ONCE: usize = 2;
 const MOST_CHILDREN: usize = 1000;
 const MOST_BLOBS: usize = 1000;
 const DEEPEST: usize = 3;

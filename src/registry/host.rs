@@ -1,6 +1,8 @@
 //! One registry: how it is reached, what it wants to know people by, and requests to it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue, USER_AGENT};
@@ -14,6 +16,7 @@ use super::answer::{Answer, authority, server_named, unavailable};
 use super::ask::{Ask, At};
 use super::challenge::Challenge;
 use super::error::{Again, Error, Kind, quoted};
+use super::memory::Known;
 use super::retry::retried;
 use super::tokens::{Scope, Tokens};
 use super::transport::{Failure, Transport};
@@ -33,6 +36,8 @@ pub(super) struct Host {
     pub credentials: Credentials,
     pub transport: Transport,
     pub tokens: Tokens,
+    /// Whether it knows more than what it remembered.
+    pub has_learned: AtomicBool,
     contact: Mutex<Option<Result<Contact, (Error, Instant)>>>,
 }
 
@@ -41,6 +46,8 @@ pub(super) struct Host {
 struct Contact {
     root: Url,
     challenge: Option<Challenge>,
+    /// It was the first answer to another run, and may not be true any more.
+    is_remembered: bool,
 }
 
 impl Host {
@@ -51,8 +58,59 @@ impl Host {
             surroundings,
             credentials,
             tokens: Tokens::default(),
+            has_learned: AtomicBool::new(false),
             contact: Mutex::default(),
         }
+        .with_memory()
+    }
+
+    fn with_memory(mut self) -> Self {
+        let Some(known) = self.surroundings.memory.as_ref().and_then(|memory| memory.recall(&self.name)) else {
+            return self;
+        };
+        let scheme = if known.is_plain { "http" } else { "https" };
+        let is_right = !known.is_plain || self.surroundings.is_insecure(self.endpoint());
+        if let Ok(root) = self.root(scheme)
+            && is_right
+        {
+            self.tokens.give(known.tokens);
+            *self.contact.get_mut() = Some(Ok(Contact {
+                root,
+                challenge: known.challenge,
+                is_remembered: true,
+            }));
+        }
+        self
+    }
+
+    /// Keeps for the next run what this one has learned.
+    pub(super) fn remember(&self) {
+        let Some(memory) = self.surroundings.memory.as_ref().filter(|_| self.has_learned.load(Relaxed)) else {
+            return;
+        };
+        if let Ok(contact) = self.contact.try_lock()
+            && let Some(Ok(contact)) = &*contact
+        {
+            let known = Known {
+                is_plain: contact.root.scheme() == "http",
+                challenge: contact.challenge.clone(),
+                tokens: self.tokens.all(),
+            };
+            memory.keep(&self.name, &known);
+        }
+    }
+
+    /// Whether what is read here needs no credential, by what is remembered.
+    pub(super) fn needs_no_credential(&self) -> bool {
+        let contact = self.contact.try_lock();
+        contact.is_ok_and(|contact| match &*contact {
+            Some(Ok(Contact { challenge, .. })) => match challenge {
+                None => true,
+                Some(Challenge::Basic) => false,
+                Some(Challenge::Bearer(_)) => !self.tokens.all().is_empty(),
+            },
+            _ => false,
+        })
     }
 
     /// Docker Hub's API has a host of its own.
@@ -72,6 +130,38 @@ impl Host {
     /// One try. Answers that say to come back later are errors; all others, refusals too, are answers.
     pub(super) async fn attempt(self: &Arc<Self>, ask: &Ask) -> Result<Answer, Error> {
         let contact = self.contact().await?;
+        if !contact.is_remembered {
+            return self.attempt_at(&contact, ask).await;
+        }
+        if ask.content.is_there() {
+            let answer = timeout(FIRST_ANSWER, self.attempt_at(&contact, ask)).await;
+            if let Ok(Ok(answer)) = answer
+                && answer.is_of_a_registry()
+            {
+                self.confirm().await;
+                return Ok(answer);
+            }
+        }
+        // it is not what it was, or does not answer: that is for the first answer of this run to tell
+        self.doubt().await;
+        let contact = self.contact().await?;
+        self.attempt_at(&contact, ask).await
+    }
+
+    async fn confirm(&self) {
+        if let Some(Ok(contact)) = &mut *self.contact.lock().await {
+            contact.is_remembered = false;
+        }
+    }
+
+    async fn doubt(&self) {
+        let mut contact = self.contact.lock().await;
+        if matches!(&*contact, Some(Ok(contact)) if contact.is_remembered) {
+            *contact = None;
+        }
+    }
+
+    async fn attempt_at(self: &Arc<Self>, contact: &Contact, ask: &Ask) -> Result<Answer, Error> {
         let url = match &ask.at {
             At::Path(path) => contact.root.join(path).map_err(|error| Error::malformed(&ask.subject, error))?,
             At::Url(url) => url.clone(),
@@ -93,6 +183,7 @@ impl Host {
         };
         if let Some(Ok(contact)) = &mut *self.contact.lock().await {
             contact.challenge = Some(challenge);
+            self.has_learned.store(true, Relaxed);
         }
         let answer = self.send(ask, url, Some(renewed.clone())).await?;
         self.follow(ask, answer, Some(renewed)).await
@@ -184,6 +275,7 @@ impl Host {
         }
         let found = retried(|| self.reach()).await;
         *known = Some(found.clone().map_err(|error| (error, Instant::now())));
+        self.has_learned.store(true, Relaxed);
         found
     }
 
@@ -200,7 +292,7 @@ impl Host {
     }
 
     async fn first_answer(self: &Arc<Self>, scheme: &str) -> Result<Contact, Error> {
-        let root = Url::parse(&format!("{scheme}://{}/", self.endpoint())).map_err(|error| Error::malformed(&self.name, error))?;
+        let root = self.root(scheme)?;
         let url = root.join("v2/").map_err(|error| Error::malformed(&self.name, error))?;
         let ask = Ask::new(Method::GET, "v2/", Scope::default(), self.name.clone());
         let silent = |_| unavailable(&self.name, &url, Failure::silence(FIRST_ANSWER));
@@ -214,7 +306,12 @@ impl Host {
         Ok(Contact {
             challenge: Challenge::of(&answer.headers).filter(|_| answer.status == StatusCode::UNAUTHORIZED),
             root,
+            is_remembered: false,
         })
+    }
+
+    fn root(&self, scheme: &str) -> Result<Url, Error> {
+        Url::parse(&format!("{scheme}://{}/", self.endpoint())).map_err(|error| Error::malformed(&self.name, error))
     }
 }
 

@@ -14,6 +14,7 @@ mod error;
 mod host;
 mod list;
 mod manifests;
+mod memory;
 mod retry;
 mod tls;
 mod tokens;
@@ -37,6 +38,7 @@ pub use copy::Copied;
 pub use error::{Error, Kind};
 pub use list::{Listed, Listing};
 pub use manifests::{Deleted, Descriptor, Manifest, ManifestName};
+pub use memory::Memory;
 pub use uploads::Uploaded;
 
 use host::Host;
@@ -61,6 +63,8 @@ pub struct Options {
     pub on_waiting: Option<OnWaiting>,
     /// How long a registry may be silent; a minute, where nothing is said.
     pub patience: Option<Duration>,
+    /// Where it is kept what registries are like; without it, each run asks them.
+    pub memory: Option<Memory>,
 }
 
 impl Options {
@@ -78,6 +82,7 @@ impl Options {
             proxies: Proxies::from_environment(env),
             on_waiting: None,
             patience: None,
+            memory: None,
         }
     }
 }
@@ -101,6 +106,7 @@ struct Surroundings {
     proxies: Proxies,
     on_waiting: Option<OnWaiting>,
     patience: Duration,
+    memory: Option<Memory>,
 }
 
 impl Surroundings {
@@ -121,6 +127,7 @@ impl Client {
             proxies: options.proxies,
             on_waiting: options.on_waiting,
             patience: options.patience.unwrap_or(PATIENCE),
+            memory: options.memory,
         };
         Ok(Self {
             inner: Arc::new(Inner {
@@ -147,6 +154,12 @@ impl Client {
         self.host(host).ping().await
     }
 
+    /// Whether to read at `host` takes no credential, by what is remembered of it.
+    #[must_use]
+    pub fn needs_no_credential(&self, host: &str) -> bool {
+        self.host(host).needs_no_credential()
+    }
+
     fn host(&self, name: &str) -> Arc<Host> {
         let mut hosts = self.inner.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let host = hosts.entry(name.to_owned()).or_insert_with(|| {
@@ -154,6 +167,14 @@ impl Client {
             Arc::new(Host::new(name, surroundings, credentials))
         });
         Arc::clone(host)
+    }
+}
+
+/// The next run is to know what this one has learned, however it ends.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let hosts = self.hosts.get_mut().unwrap_or_else(PoisonError::into_inner);
+        hosts.values().for_each(|host| host.remember());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -61,6 +61,12 @@ impl Scope {
         self
     }
 
+    /// Whether it is about repositories, and lets nobody change anything there.
+    pub(super) fn only_reads(&self) -> bool {
+        let reads = |(resource, action): &(String, String)| resource.starts_with("repository:") && action == "pull";
+        !self.0.is_empty() && self.0.iter().all(reads)
+    }
+
     fn covers(&self, other: &Self) -> bool {
         self.0.is_superset(&other.0)
     }
@@ -87,12 +93,23 @@ impl fmt::Display for Scope {
 #[derive(Clone, Debug)]
 pub(super) struct Token {
     pub value: Secret,
-    until: Instant,
+    until: SystemTime,
 }
 
 impl Token {
-    fn is_fresh(&self) -> bool {
-        Instant::now() < self.until
+    pub(super) fn until(value: Secret, until: SystemTime) -> Self {
+        Self { value, until }
+    }
+
+    /// When it is to be renewed.
+    pub(super) fn end(&self) -> SystemTime {
+        self.until
+    }
+
+    /// Not so where the clock was set back.
+    pub(super) fn is_fresh(&self) -> bool {
+        let left = self.until.duration_since(SystemTime::now());
+        left.is_ok_and(|left| !left.is_zero() && left <= LONGEST_LIFE)
     }
 
     /// What a token server answers. `None` where there is no token in it.
@@ -116,7 +133,7 @@ impl Token {
         let life = said.map_or(SHORTEST_LIFE, |life| life.clamp(SHORTEST_LIFE, LONGEST_LIFE));
         Some(Self {
             value: Secret::new(value),
-            until: Instant::now() + life.saturating_sub(MARGIN),
+            until: SystemTime::now() + life.saturating_sub(MARGIN),
         })
     }
 }
@@ -145,7 +162,24 @@ impl Tokens {
         Ok(token)
     }
 
-    fn wider(&self, scope: &Scope) -> Option<Token> {
+    /// Those of another run.
+    pub(super) fn give(&self, tokens: Vec<(Scope, Token)>) {
+        let given = tokens
+            .into_iter()
+            .map(|(scope, token)| (scope, Arc::new(AsyncMutex::new(Some(token)))));
+        self.slots().extend(given);
+    }
+
+    pub(super) fn all(&self) -> Vec<(Scope, Token)> {
+        let slots = self.slots();
+        let held = slots
+            .iter()
+            .filter_map(|(scope, slot)| Some((scope.clone(), slot.try_lock().ok()?.clone()?)));
+        held.collect()
+    }
+
+    /// A token that is good for `scope`, if there is one.
+    pub(super) fn wider(&self, scope: &Scope) -> Option<Token> {
         let slots = self.slots();
         let candidates = slots.iter().filter(|(held, _)| held.covers(scope));
         let mut tokens = candidates.filter_map(|(_, slot)| slot.try_lock().ok()?.clone());
@@ -198,7 +232,7 @@ mod tests {
         let tokens = Tokens::default();
         let life = |seconds: u64, value: &str| Token {
             value: Secret::new(value),
-            until: Instant::now() + Duration::from_secs(seconds),
+            until: SystemTime::now() + Duration::from_secs(seconds),
         };
         let get = async |scope: &Scope, token: Token| {
             let got = tokens.get(scope, async || Ok::<_, ()>(token)).await;

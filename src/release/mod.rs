@@ -59,7 +59,7 @@ impl Places {
         }
         for image in cache
             .filter(|_| self.takes_copies)
-            .map_or(Vec::new(), |cache| pushed::kept(cache, fingerprint))
+            .map_or(Vec::new(), |cache| pushed::of(cache, fingerprint))
         {
             let repository = image.repository().filter(|repository| repository.host() == own.repository().host());
             let Some(repository) = repository.filter(|repository| repository != own.repository()) else {

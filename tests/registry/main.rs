@@ -6,6 +6,7 @@ mod copies;
 mod faults;
 mod front;
 mod lists;
+mod memory;
 mod server;
 mod tls;
 mod tokens;

@@ -1,20 +1,17 @@
 //! Which blob of a registry a layer is, kept from run to run, so that a layer that the registry has is compressed once.
 //!
-//! Each registry has a file: a line that names the format, one with a checksum, and the layers as JSON, the one used last at
-//! the end. What is not whole, or not of this registry and format, counts as nothing.
+//! Each registry has a file with its layers, the one used last at the end.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::atomic;
 use crate::reference::{Digest, Repository};
+use crate::{atomic, kept};
 
-/// It names the format; another one gets another.
-const MAGIC: &str = "lattice-layers-1";
+const FORMAT: &str = "lattice-layers-1";
 const MOST_LAYERS: usize = 2_000;
 const MOST_REPOSITORIES: usize = 4;
 const MOST_REGISTRIES: usize = 20;
@@ -110,24 +107,12 @@ impl Known {
 }
 
 fn read(file: &Path, host: &str) -> Option<Vec<Entry>> {
-    if fs::metadata(file).ok()?.len() > LONGEST {
-        return None;
-    }
-    let text = fs::read_to_string(file).ok()?;
-    let (sum, layers) = text.strip_prefix(MAGIC)?.strip_prefix('\n')?.split_once('\n')?;
-    (sum == checksum(host, layers)).then(|| serde_json::from_str(layers).ok())?
+    kept::read(file, FORMAT, host, LONGEST)
 }
 
 fn put(file: &Path, host: &str, layers: &[&Entry]) -> io::Result<()> {
-    let folder = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let layers = serde_json::to_string(layers)?;
-    fs::create_dir_all(folder)?;
-    atomic::write(file, format!("{MAGIC}\n{}\n{layers}", checksum(host, &layers)).as_bytes())?;
-    atomic::keep_newest(folder, MOST_REGISTRIES)
-}
-
-fn checksum(host: &str, layers: &str) -> String {
-    blake3::hash(format!("{MAGIC}\n{host}\n{layers}").as_bytes()).to_string()
+    kept::write(file, FORMAT, host, &layers)?;
+    atomic::keep_newest(file.parent().ok_or(io::ErrorKind::InvalidInput)?, MOST_REGISTRIES)
 }
 
 #[cfg(test)]
@@ -190,27 +175,6 @@ mod tests {
         let mut known = Known::of(Some(dir.path()), HOST);
         known.learn(&Digest::of(&[1, 0]), &blob(9), &repository("b"));
         assert_eq!(names(&known, 1).expect("known"), ["b"]);
-    }
-
-    #[test]
-    fn what_is_torn_changed_or_foreign_counts_as_nothing() {
-        let dir = tempfile::tempdir().expect("a folder");
-        learned(dir.path(), [(1, "a")]);
-        let folder = fs::read_dir(dir.path().join("layers")).expect("a folder");
-        let file = folder.map(|entry| entry.expect("an entry").path()).next().expect("a file");
-        let whole = fs::read(&file).expect("read");
-        for at in 0..whole.len() {
-            let mut changed = whole.clone();
-            changed[at] ^= 1;
-            for content in [&changed, &whole[..at]] {
-                fs::write(&file, content).expect("written");
-                assert_eq!(names(&Known::of(Some(dir.path()), HOST), 1), None, "byte {at}");
-            }
-        }
-        learned(dir.path(), [(1, "a")]);
-        assert!(names(&Known::of(Some(dir.path()), HOST), 1).is_some(), "it is made anew");
-        fs::rename(&file, file.with_file_name(&blake3::hash(b"h.test").to_hex()[..32])).expect("moved");
-        assert_eq!(names(&Known::of(Some(dir.path()), "h.test"), 1), None, "another registry's");
     }
 
     #[test]
