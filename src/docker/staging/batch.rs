@@ -1,16 +1,19 @@
-//! Exports images from the daemon, as many at once as wait for it: what they share comes only once then.
+//! Exports images from the daemon, as many at once as wait for it: what they share comes only once then. The daemon makes an
+//! export on one core, so they are parted among the cores, those that share the most together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error};
 use bollard::Docker;
 use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use tokio::sync::{Mutex as Turn, Notify, OwnedMutexGuard, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -42,7 +45,8 @@ pub(super) struct Queue {
 /// An image that waits for an export.
 struct Image {
     id: Digest,
-    layers: BTreeSet<Digest>,
+    /// The lowest first.
+    layers: Vec<Digest>,
     repository: Remote,
     tell: oneshot::Sender<Arc<Batch>>,
 }
@@ -54,13 +58,13 @@ impl Queue {
         docker: &Docker,
         of_run: &Layers,
         id: &Digest,
-        layers: BTreeSet<Digest>,
+        layers: &[Digest],
         repository: &Remote,
     ) -> Result<Arc<Batch>, Error> {
         let (tell, mut told) = oneshot::channel();
         self.lock().push(Image {
             id: id.clone(),
-            layers,
+            layers: layers.to_vec(),
             repository: repository.clone(),
             tell,
         });
@@ -69,9 +73,9 @@ impl Queue {
             batch = &mut told => return Ok(batch?),
             turn = self.turn() => {
                 let images = std::mem::take(&mut *self.lock());
-                if !images.is_empty() {
-                    begin(docker.clone(), of_run, images, turn).await;
-                }
+                let turn = Arc::new(turn);
+                let lots = parted(images, thread::available_parallelism().map_or(1, usize::from));
+                join_all(lots.into_iter().map(|lot| begin(docker.clone(), of_run, lot, Arc::clone(&turn)))).await;
             }
         }
         Ok(told.await?)
@@ -113,7 +117,27 @@ struct State {
     end: Option<Result<(), String>>,
 }
 
-async fn begin(docker: Docker, of_run: &Layers, images: Vec<Image>, turn: OwnedMutexGuard<()>) {
+/// At most so many lots; an image is in one lot with those that have all of its layers, but for what all stand on.
+fn parted(mut images: Vec<Image>, most: usize) -> Vec<Vec<Image>> {
+    images.sort_by(|a, b| a.layers.cmp(&b.layers));
+    let mut groups: Vec<Vec<Image>> = Vec::new();
+    for image in images {
+        match groups.last_mut() {
+            Some(group) if group.last().is_some_and(|below| image.layers.starts_with(&below.layers)) => group.push(image),
+            _ => groups.push(vec![image]),
+        }
+    }
+    let mut lots: Vec<Vec<Image>> = Vec::new();
+    for (at, group) in groups.into_iter().enumerate() {
+        match lots.get_mut(at % most) {
+            Some(lot) => lot.extend(group),
+            None => lots.push(group),
+        }
+    }
+    lots
+}
+
+async fn begin(docker: Docker, of_run: &Layers, images: Vec<Image>, turn: Arc<OwnedMutexGuard<()>>) {
     let arrived = Arc::new(Arrived::default());
     let (mut configs, mut repositories, mut waiting) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new(), Vec::new());
     for image in images {

@@ -75,9 +75,7 @@ impl Staging {
         let repository = self.registry.repository(reference.repository());
         let layers: Vec<Digest> = built.layers.iter().map(|layer| layer.parse()).collect::<Result<_, Problem>>()?;
         let distinct: BTreeSet<Digest> = layers.iter().cloned().collect();
-        let exported = self
-            .queue
-            .export(&self.docker, &self.layers, &built.id, distinct.clone(), &repository);
+        let exported = self.queue.export(&self.docker, &self.layers, &built.id, &layers, &repository);
         let batch = exported.await?;
         let config = async {
             let config = batch.config(&built.id).await?;
