@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::atomic;
 
 /// `longest`: in bytes. More than that counts as nothing too.
+#[must_use]
 pub fn read<T: DeserializeOwned>(file: &Path, format: &str, subject: &str, longest: u64) -> Option<T> {
     if fs::metadata(file).ok()?.len() > longest {
         return None;

@@ -126,7 +126,7 @@ impl Desk<'_> {
                 report::error(&looked);
                 return Err(Problem::failed(credential.to_string()).hint(credential.hint()).into());
             }
-            (Err(looked), Ok(_)) => return Err(looked),
+            (Err(looked), Ok(())) => return Err(looked),
         };
         self.tell(&release);
         let revision = self.revision(plan).instrument(timing::part("git")).await;

@@ -174,7 +174,9 @@ impl Client {
 impl Drop for Inner {
     fn drop(&mut self) {
         let hosts = self.hosts.get_mut().unwrap_or_else(PoisonError::into_inner);
-        hosts.values().for_each(|host| host.remember());
+        for host in hosts.values() {
+            host.remember();
+        }
     }
 }
 

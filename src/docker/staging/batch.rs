@@ -74,7 +74,8 @@ impl Queue {
             turn = self.turn() => {
                 let images = std::mem::take(&mut *self.lock());
                 let turn = Arc::new(turn);
-                let lots = parted(images, thread::available_parallelism().map_or(1, usize::from));
+                let cores = thread::available_parallelism().map_or(1, usize::from);
+                let lots = parted(images, |image| &image.layers, cores);
                 join_all(lots.into_iter().map(|lot| begin(docker.clone(), of_run, lot, Arc::clone(&turn)))).await;
             }
         }
@@ -117,17 +118,17 @@ struct State {
     end: Option<Result<(), String>>,
 }
 
-/// At most so many lots; an image is in one lot with those that have all of its layers, but for what all stand on.
-fn parted(mut images: Vec<Image>, most: usize) -> Vec<Vec<Image>> {
-    images.sort_by(|a, b| a.layers.cmp(&b.layers));
-    let mut groups: Vec<Vec<Image>> = Vec::new();
+/// At most so many lots. Images are in one lot with those that have all of their layers and more, but for what all stand on.
+fn parted<I>(mut images: Vec<I>, layers: impl Fn(&I) -> &[Digest], most: usize) -> Vec<Vec<I>> {
+    images.sort_by(|a, b| layers(a).cmp(layers(b)));
+    let mut groups: Vec<Vec<I>> = Vec::new();
     for image in images {
         match groups.last_mut() {
-            Some(group) if group.last().is_some_and(|below| image.layers.starts_with(&below.layers)) => group.push(image),
+            Some(group) if group.last().is_some_and(|below| layers(&image).starts_with(layers(below))) => group.push(image),
             _ => groups.push(vec![image]),
         }
     }
-    let mut lots: Vec<Vec<Image>> = Vec::new();
+    let mut lots: Vec<Vec<I>> = Vec::new();
     for (at, group) in groups.into_iter().enumerate() {
         match lots.get_mut(at % most) {
             Some(lot) => lot.extend(group),
@@ -249,5 +250,25 @@ impl Read for Parts {
         let length = self.part.len().min(buffer.len());
         self.part.copy_to_slice(&mut buffer[..length]);
         Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_holds_another_image_is_exported_with_it() {
+        let image = |layers: &str| layers.bytes().map(|layer| Digest::of(&[layer])).collect::<Vec<_>>();
+        let images = ["b", "ba", "bax", "bc", "bcx", "bd", "bdx"];
+        let lots = parted(images.map(image).into(), Vec::as_slice, 2);
+        let lot_of = |name: &str| lots.iter().position(|lot| lot.contains(&image(name))).expect("in a lot");
+        for pair in [["ba", "bax"], ["bc", "bcx"], ["bd", "bdx"]] {
+            assert_eq!(lot_of(pair[0]), lot_of(pair[1]), "{pair:?}");
+        }
+        assert_eq!(lots.iter().map(Vec::len).sum::<usize>(), images.len());
+        assert_eq!(lots.len(), 2);
+        assert_eq!(parted(vec![image("b")], Vec::as_slice, 2).len(), 1);
+        assert!(parted(Vec::new(), |image: &Vec<Digest>| image, 2).is_empty());
     }
 }
