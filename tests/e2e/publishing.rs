@@ -59,9 +59,12 @@ fn everything_has_a_tag_that_keeps_it() {
 #[test]
 fn what_was_deleted_is_noticed_and_put_right() {
     let registry = OwnRegistry::that_deletes();
-    let project = Project::in_registry("images: { api: { context: api }, web: { context: api } }", &registry.host)
-        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
-        .file("api/data", "one");
+    let project = Project::in_registry(
+        "images: { api: { context: api }, web: { context: api, labels: { of: web } } }",
+        &registry.host,
+    )
+    .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+    .file("api/data", "one");
     project.run(&["push-all"]).ok();
     let first = project.registry.digest("kevin-api").expect("pushed");
     project.write("api/data", "two");

@@ -308,6 +308,48 @@ fn from_stable_without_a_daemon_and_never_the_other_way() {
 }
 
 #[test]
+fn ones_other_channel_takes_what_this_machine_has_pushed_and_nobody_elses_does() {
+    let registry = OwnRegistry::start(None);
+    let project = Project::in_registry(
+        "images: { api: { context: api }, web: { context: api, labels: { of: web } } }",
+        &registry.host,
+    )
+    .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+    .file("api/data", format!("one of {}", registry.host));
+    project.run(&["push-all"]).ok();
+    let before = registry.log().len();
+    let project = project.with("DOCKER_HOST", NO_DAEMON);
+    let ran = project.run(&["push-all", "--user", "trial"]).ok();
+    assert!(rows(&ran).values().all(|result| result == "copied from kevin"), "{}", ran.stdout);
+    assert!(!registry.log()[before..].contains("\"PATCH /"), "bytes passed the client");
+    assert_eq!(project.registry.digest("trial-web"), project.registry.digest("kevin-web"));
+
+    // another person's machine takes nothing from there, and `stable` never does
+    let daemon = provided("DOCKER_HOST");
+    let project = project.with("DOCKER_HOST", daemon);
+    let elsewhere = project.path("elsewhere").display().to_string();
+    let project = project.with("XDG_CACHE_HOME", elsewhere);
+    let ran = project.run(&["push-all", "--user", "ann"]).ok();
+    assert!(rows(&ran).values().all(|result| result == "pushed"), "{}", ran.stdout);
+    project.commit_all("master");
+    let ran = project.run(&["push-all", "--stable", "--yes"]).ok();
+    assert!(rows(&ran).values().all(|result| result == "pushed"), "{}", ran.stdout);
+}
+
+#[test]
+fn what_was_pushed_and_is_gone_is_built() {
+    let registry = OwnRegistry::that_deletes();
+    let project = Project::in_registry("images: { api: { context: api } }", &registry.host)
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("api/data", format!("one of {}", registry.host));
+    project.run(&["push-all"]).ok();
+    let digest = project.registry.digest("kevin-api").expect("pushed");
+    project.registry.delete("kevin-api", &digest);
+    let ran = project.run(&["push-all", "--user", "trial"]).ok();
+    assert_eq!(rows(&ran)["api"], "pushed");
+}
+
+#[test]
 fn an_older_checkout_is_found_and_published_without_a_build() {
     let project = Project::of_images(&["api"]);
     let data = fs::read_to_string(project.path("api/data")).expect("read");

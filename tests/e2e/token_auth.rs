@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -121,6 +122,41 @@ fn with_a_password() {
 #[test]
 fn with_an_identity_token() {
     everything(&Realm::start(), &format!("{{\"identitytoken\": \"{IDENTITY}\"}}"));
+}
+
+#[test]
+fn a_run_without_changes_needs_no_token_again_until_the_next_login() {
+    let realm = Realm::start();
+    let project = realm.project(&password("kevin"));
+    project.run(&["push-all"]).ok();
+    let project = project.with("DOCKER_HOST", NOWHERE);
+    let runs = |asks: bool| {
+        let before = realm.scopes().len();
+        let ran = project.run(&["push-all"]).ok();
+        assert_eq!(ran.stdout.matches("up to date").count(), 2, "{}", ran.stdout);
+        assert_eq!(realm.scopes().len() > before, asks, "{:?}", &realm.scopes()[before..]);
+    };
+    runs(false);
+    let kept = project.home().join(".cache/lattice-images/registries");
+    for file in fs::read_dir(&kept).expect("a folder").map(|entry| entry.expect("a file").path()) {
+        let text = fs::read_to_string(&file).expect("read");
+        assert_eq!(fs::metadata(&file).expect("there").mode() & 0o777, 0o600);
+        for secret in ["secret", &BASE64_STANDARD.encode("kevin:secret"), "push"] {
+            assert!(!text.contains(secret), "{secret}");
+        }
+    }
+    let config = project.home().join(".docker/config.json");
+    let text = fs::read(&config).expect("read");
+    fs::remove_file(&config).expect("removed");
+    fs::write(&config, text).expect("written");
+    runs(true);
+    runs(false);
+    // a damaged file is made anew
+    for file in fs::read_dir(&kept).expect("a folder").map(|entry| entry.expect("a file").path()) {
+        fs::write(&file, "lattice").expect("written");
+    }
+    runs(true);
+    runs(false);
 }
 
 #[test]
