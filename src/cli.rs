@@ -337,7 +337,7 @@ pub struct Push {
         value_enum,
         value_name = "WHO",
         help_heading = "Run",
-        help = "Who compresses and uploads what the Docker daemon has built [default: who is faster] [env: LATTICE_IMAGES_PUSH_BY]"
+        help = "Who compresses and uploads what the Docker daemon has built [default: daemon] [env: LATTICE_IMAGES_PUSH_BY]"
     )]
     pub push_by: Option<PushBy>,
     #[command(flatten)]

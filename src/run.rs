@@ -1,7 +1,6 @@
 //! Builds the images of a plan, in the order of what stands on what.
 
 use std::cell::RefCell;
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use anyhow::Error;
 use futures_util::future::try_join_all;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use tracing::{Instrument, debug};
+use tracing::Instrument;
 
 use crate::context::Contexts;
 use crate::docker::{Addition, Built, Busybox, Engine, Names, PushOf, Recipe, Sibling};
@@ -133,24 +132,6 @@ impl<'p, 'r> Builds<'p, 'r> {
             self.tell_blocked(index);
         }
         result.map(Have::Built)
-    }
-
-    /// While others are built, lets what builds have the files of steps that cannot begin yet, one after another.
-    pub async fn send_ahead(&self, waiting: &[usize]) {
-        for step in waiting.iter().map(|index| &self.plan.steps[*index]) {
-            let Work::Build { build, .. } = &step.work else { continue };
-            // whose turn was taken before has sent its files, or does it by itself
-            let turn = match self.turns.borrow_mut().entry(&step.image) {
-                Entry::Vacant(turn) => Arc::clone(turn.insert(Arc::default())),
-                Entry::Occupied(_) => continue,
-            };
-            let _turn = turn.lock().await;
-            let (label, workshop) = (step.label(), self.workshop());
-            let sending = workshop.engine.send_ahead(&step.image, build, &workshop.contexts, &label);
-            if let Err(error) = sending.instrument(timing::part_of(&label, "send the context")).await {
-                debug!("{label}: nothing is sent ahead: {error:#}");
-            }
-        }
     }
 
     /// What stands on a failed step is told at once, not when its turn comes.

@@ -89,7 +89,7 @@ struct Desk<'m> {
     /// The registry of the channel `stable`.
     stable: Registry,
     writer: Writer,
-    push_by: Option<PushBy>,
+    push_by: PushBy,
 }
 
 /// A push that only has to be carried out.
@@ -187,11 +187,7 @@ impl Desk<'_> {
         let workshop = workshop.map_err(|error| errors.push(error)).ok();
         match errors.pop() {
             None => Ok(workshop.map(|mut workshop| {
-                workshop
-                    .engine
-                    .push_by(self.push_by, &release.load())
-                    .iter()
-                    .for_each(|note| report::note(note));
+                workshop.engine.push_by(self.push_by).iter().for_each(|note| report::note(note));
                 workshop
             })),
             Some(last) => {

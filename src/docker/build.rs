@@ -61,13 +61,6 @@ impl Daemon {
         Ok(())
     }
 
-    pub(super) fn buildkit(&self) -> Option<&BuildKit> {
-        match &self.builder {
-            Builder::BuildKit(buildkit) => Some(buildkit),
-            Builder::Classic => None,
-        }
-    }
-
     pub(super) async fn build(&self, recipe: Recipe<'_>, step: &str, events: &Events) -> Result<Built, Error> {
         let build = recipe.build;
         if recipe.pull || build.pull {
@@ -237,21 +230,13 @@ async fn read(
     step: &str,
     events: &Events,
 ) -> Result<Reading, Error> {
-    let reading = reading(recipe.build, recipe.contexts, read).await?;
+    let (build, contexts) = (recipe.build.clone(), Arc::clone(recipe.contexts));
+    let reading = tokio::task::spawn_blocking(move || read(&contexts, &build)).await??;
     debug!("{step}: reads {} of its context", reading.reads);
     for note in &reading.context.notes {
         events.note_on(step, note);
     }
     Ok(reading)
-}
-
-pub(super) async fn reading(
-    build: &Build,
-    contexts: &Arc<Contexts>,
-    read: fn(&Contexts, &Build) -> Result<Reading, Error>,
-) -> Result<Reading, Error> {
-    let (build, contexts) = (build.clone(), Arc::clone(contexts));
-    tokio::task::spawn_blocking(move || read(&contexts, &build)).await?
 }
 
 /// That the folders are still as they were read: else nobody knows what the image was built from.

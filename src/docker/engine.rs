@@ -1,18 +1,14 @@
 //! The one front of what builds: a daemon, or one BuildKit or several elsewhere.
 
-use std::sync::Arc;
-
 use anyhow::Error;
 use tracing::debug;
 
-use super::build::reading;
 use super::push::Pushed;
 use super::recipe::{Built, Recipe, Sibling};
 use super::remote::Remote;
 use super::utilities::{Addition, Busybox};
-use super::{Access, BuilderChoice, Daemon, Load, PushBy};
+use super::{Access, BuilderChoice, Daemon, PushBy};
 use crate::builder::Choice;
-use crate::context::Contexts;
 use crate::event::Events;
 use crate::manifest::{Build, Utilities};
 use crate::problem::Problem;
@@ -71,10 +67,10 @@ impl Engine {
         }
     }
 
-    /// Lets `chosen` bring the images to the registry, or who is faster; tells where that cannot be.
-    pub fn push_by(&mut self, chosen: Option<PushBy>, load: &Load) -> Option<String> {
+    /// Lets `chosen` bring images to the registry; tells where that cannot be.
+    pub fn push_by(&mut self, chosen: PushBy) -> Option<String> {
         if let Self::Daemon(daemon) = self {
-            daemon.push_by = chosen.unwrap_or_else(|| daemon.faster_pusher(load));
+            daemon.push_by = chosen;
         }
         let by = match self {
             _ if self.pushes() => "builder",
@@ -82,7 +78,7 @@ impl Engine {
             _ => "daemon",
         };
         debug!("images are pushed by the {by}");
-        let other = chosen == Some(PushBy::Client) && by != "client";
+        let other = chosen == PushBy::Client && by != "client";
         other.then(|| format!("images do not go through the client here: the {by} pushes them"))
     }
 
@@ -90,21 +86,6 @@ impl Engine {
     #[must_use]
     pub fn sends_layers_once(&self) -> bool {
         matches!(self, Self::Daemon(daemon) if daemon.stages())
-    }
-
-    /// Sends the files of a build that cannot begin yet, where what builds takes them before it.
-    ///
-    /// # Errors
-    /// What keeps them from being sent; the build itself tells it again.
-    pub async fn send_ahead(&self, image: &ImageName, build: &Build, contexts: &Arc<Contexts>, step: &str) -> Result<(), Error> {
-        let buildkit = match self {
-            Self::Daemon(daemon) => daemon.buildkit(),
-            Self::Remote(remote) => remote.buildkit(image, &build.platforms),
-        };
-        match buildkit {
-            Some(buildkit) => buildkit.send_ahead(&reading(build, contexts, Contexts::read).await?, step).await,
-            None => Ok(()),
-        }
     }
 
     /// Nothing more is built that [`Self::push_as`] would be given.

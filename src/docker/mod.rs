@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::credentials::{Credential, Credentials};
-use crate::endpoint::{Address, Endpoint};
+use crate::endpoint::Endpoint;
 use crate::machine;
 use crate::problem::{Problem, printable};
 use crate::proxy::{Proxies, is_loopback};
@@ -45,11 +45,6 @@ use buildkit::{BuildKit, Push};
 use dial::Dialler;
 use images::SiblingNames;
 use staging::Staging;
-
-/// The first engine that is made with a Go whose sha256 uses the processor's instructions (1.21).
-const FAST_PUSH_SINCE: u32 = 25;
-/// In bytes; below, nobody sees a difference.
-const WORTH_EXPORTING: u64 = 64 << 20;
 
 /// What builders are given of the person and the team.
 #[derive(Clone)]
@@ -75,15 +70,6 @@ pub enum PushBy {
     Daemon,
 }
 
-/// What there is to be pushed.
-#[derive(Clone, Copy, Debug)]
-pub struct Load {
-    /// In the files that they are built from.
-    pub bytes: u64,
-    /// Nothing in them is known to be in the registry.
-    pub is_all_new: bool,
-}
-
 impl Access {
     fn push<'a>(&self, names: Names<'a>) -> Push<'a> {
         Push {
@@ -105,8 +91,6 @@ pub struct Daemon {
     version: Version,
     store: Store,
     push_by: PushBy,
-    /// It is on this machine.
-    is_local: bool,
     /// It was found not to reach the registry.
     cut_off: AtomicBool,
     staging: Staging,
@@ -190,7 +174,6 @@ impl Daemon {
         Ok(Self {
             docker: facts.docker,
             push_by: PushBy::Daemon,
-            is_local: matches!(endpoint.address, Address::Unix(_)),
             cut_off: AtomicBool::new(false),
             access,
             builder,
@@ -233,16 +216,6 @@ impl Daemon {
     /// Whether images go through this program to the registry. From containerd's store they come in another form.
     fn stages(&self) -> bool {
         self.store == Store::GraphDriver && (self.push_by == PushBy::Client || self.cut_off.load(Relaxed))
-    }
-
-    /// A daemon compresses each layer on one core, and old ones are slow at that; but whatever it exports, it exports whole.
-    fn faster_pusher(&self, load: &Load) -> PushBy {
-        let is_old = self.version.major() < FAST_PUSH_SINCE;
-        if self.is_local && is_old && load.is_all_new && load.bytes >= WORTH_EXPORTING {
-            PushBy::Client
-        } else {
-            PushBy::Daemon
-        }
     }
 
     async fn credentials(&self, host: &str) -> Result<(Credential, DockerCredentials), Problem> {

@@ -19,7 +19,6 @@ use crate::dockerfile::Reads;
 use crate::event::Events;
 use crate::manifest::Build;
 use crate::problem::Problem;
-use crate::reference::ImageName;
 
 pub struct Remote {
     /// One at least.
@@ -85,14 +84,6 @@ impl Remote {
             }
         }
         assigned
-    }
-
-    /// The one that builds all of it, if one does.
-    pub(super) fn buildkit(&self, image: &ImageName, platforms: &[String]) -> Option<&BuildKit> {
-        match self.assigned(image.as_str(), platforms)[..] {
-            [(member, _)] => Some(&member.buildkit),
-            _ => None,
-        }
     }
 
     pub(super) async fn build(&self, recipe: Recipe<'_>, step: &str, events: &Events) -> Result<Built, Error> {

@@ -1,9 +1,7 @@
 //! Carries a release out: obtains what is missing, stages it while others still build, then moves the channels.
 
 use std::cell::RefCell;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::future;
 
 use anyhow::Error;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -118,31 +116,15 @@ impl<'p> Carrying<'p, '_> {
             let effort = if missing(index) { BUILD + print.bytes } else { 0 };
             Task { needs, effort }
         });
-        let tasks: Vec<_> = tasks.collect();
-        let ahead = async {
-            self.builds.send_ahead(&self.waiting(&tasks)).await;
-            future::pending().await
-        };
-        let running = execute::run(&tasks, self.limits, async |index, given| {
+        execute::run(&tasks.collect::<Vec<_>>(), self.limits, async |index, given| {
             let have = self.obtain_one(index, &given).await?;
             if let Have::Built(image) = &have {
                 // nobody listens any more when the run was stopped
                 let _ = built.send((index, image.clone()));
             }
             Ok(have)
-        });
-        tokio::select! {
-            obtained = running => obtained,
-            never = ahead => never,
-        }
-    }
-
-    /// The steps that stand on others which are to be built, those with the most to send at the front.
-    fn waiting(&self, tasks: &[Task]) -> Vec<usize> {
-        let waits = |index: &usize| tasks[*index].needs.iter().any(|need| self.release.is_built(*need));
-        let mut waiting: Vec<usize> = (0..tasks.len()).filter(waits).collect();
-        waiting.sort_by_key(|index| Reverse(tasks[*index].effort));
-        waiting
+        })
+        .await
     }
 
     async fn obtain_one(&self, index: usize, given: &[Have]) -> Result<Have, Error> {

@@ -14,7 +14,6 @@ use futures_util::future::{join_all, try_join_all};
 use tracing::Instrument;
 
 use crate::channel::Variant;
-use crate::docker::Load;
 use crate::event::Events;
 use crate::fingerprint::{Fingerprint, Print};
 use crate::plan::{Plan, Step};
@@ -103,8 +102,6 @@ pub struct Release<'p> {
     standing: Vec<Standing>,
     /// Whether the plan's publishing needs the step at all: a base that no build stands on is not.
     needed: Vec<bool>,
-    /// What the registry has is not used.
-    is_anew: bool,
 }
 
 impl<'p> Release<'p> {
@@ -122,7 +119,6 @@ impl<'p> Release<'p> {
         let mut release = Self::compare(plan, places, sources, events).await?;
         if anew {
             release.standing.fill(Standing::Missing);
-            release.is_anew = true;
         } else {
             release
                 .look_up_missing()
@@ -160,7 +156,6 @@ impl<'p> Release<'p> {
             answers,
             sources,
             needed: Vec::new(),
-            is_anew: false,
         })
     }
 
@@ -229,17 +224,6 @@ impl<'p> Release<'p> {
     pub fn to_build(&self) -> impl Iterator<Item = &'p Step> {
         let built = |index: &usize| self.is_built(*index);
         (0..self.plan.steps.len()).filter(built).map(|index| &self.plan.steps[index])
-    }
-
-    /// What the steps that will be built are to bring to the registry.
-    #[must_use]
-    pub fn load(&self) -> Load {
-        let built: Vec<usize> = (0..self.plan.steps.len()).filter(|index| self.is_built(*index)).collect();
-        let is_new = |step: &Step| step.externals().is_empty() && step.needs().iter().all(|need| self.is_missing(*need));
-        Load {
-            bytes: built.iter().map(|index| self.sources.prints[*index].bytes).sum(),
-            is_all_new: !self.is_anew && built.iter().all(|index| is_new(&self.plan.steps[*index])),
-        }
     }
 
     /// The steps whose image in the channel will be another one.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use ureq::Agent;
@@ -128,7 +128,7 @@ impl Checker {
 /// The regular files of a layer.
 fn files(blob: impl Read) -> Result<Contents> {
     let mut files = Contents::new();
-    for entry in tar::Archive::new(GzDecoder::new(blob)).entries()? {
+    for entry in tar::Archive::new(MultiGzDecoder::new(blob)).entries()? {
         let mut entry = entry?;
         if entry.header().entry_type().is_file() {
             let path = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();

@@ -220,24 +220,6 @@ fn where_the_daemon_does_not_reach_the_registry_the_client_pushes() {
 }
 
 #[test]
-fn an_old_engine_is_spared_the_push_of_a_large_set_that_is_all_new() {
-    let Some(project) = project() else { return };
-    let mut large = content("base", &project.registry.to_string());
-    large.resize(70 << 20, 0);
-    project.write("base/data", large);
-    let project = project.with("LATTICE_IMAGES_PUSH_BY", "");
-    let engine = project.docker(&["version", "--format", "{{.Server.Version}}"]);
-    let major: u32 = engine.split('.').next().expect("a part").parse().expect("a number");
-    let by = if major < 25 { "client" } else { "daemon" };
-    let ran = project.run(&["push-all", "-v"]).ok();
-    assert!(ran.stderr.contains(&format!("pushed by the {by}")), "{engine}: {}", ran.stderr);
-    is_valid(&project, "api");
-    project.write("api/data", "anew");
-    let ran = project.run(&["push-all", "-v"]).ok();
-    assert!(ran.stderr.contains("pushed by the daemon"), "{}", ran.stderr);
-}
-
-#[test]
 fn who_pushes_is_daemon_or_client() {
     let Some(project) = project() else { return };
     let project = project.with("LATTICE_IMAGES_PUSH_BY", "client");

@@ -1,6 +1,5 @@
 //! Builds through a BuildKit, a daemon's or another: only files that changed travel.
 
-mod ahead;
 mod files;
 mod gateway;
 mod line;
@@ -246,12 +245,8 @@ impl BuildKit {
         }
     }
 
-    /// Under which the folders of `shared` are kept.
-    fn key(&self, shared: &str) -> String {
-        format!("{:x}", Sha256::digest(format!("{}\n{shared}", self.access.machine)))
-    }
-
     async fn solve_once(&self, solve: &Solve<'_>, files: Files, step: &str, events: &Events) -> Result<Solved, Error> {
+        let shared_key = format!("{:x}", Sha256::digest(format!("{}\n{}", self.access.machine, solve.shared)));
         let offer = Offer {
             files,
             credentials: self.access.credentials.clone(),
@@ -259,7 +254,7 @@ impl BuildKit {
             agents: Agents(solve.agents.clone()),
             received: solve.received.clone(),
         };
-        let session = Session::open(&self.line, &self.control(), machine::random(), self.key(solve.shared), offer).await?;
+        let session = Session::open(&self.line, &self.control(), machine::random(), shared_key, offer).await?;
         let build = machine::random();
         let request = SolveRequest {
             r#ref: build.clone(),

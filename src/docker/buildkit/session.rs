@@ -1,6 +1,5 @@
 //! A BuildKit session: the services that a build may call back (moby/buildkit, `session/`).
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::task::{Context as Task, Poll};
 
@@ -49,18 +48,6 @@ pub(super) struct Offer {
     pub(super) secrets: Given,
     pub(super) agents: Agents,
     pub(super) received: Received,
-}
-
-impl Offer {
-    pub(super) fn of_files(files: Files, credentials: Credentials) -> Self {
-        Self {
-            files,
-            credentials,
-            secrets: Given(BTreeMap::new()),
-            agents: Agents(BTreeMap::new()),
-            received: Received::default(),
-        }
-    }
 }
 
 /// Docker Hub, as BuildKit asks for it and as Docker's configuration has it.
