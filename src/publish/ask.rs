@@ -117,8 +117,8 @@ impl Answers {
     }
 }
 
-/// Looks for an image that is built already: in the channel's own repository, then where else it is offered. All are asked
-/// at once, but where the channel `is_new`, it is asked last: what it has is of a run that failed.
+/// Looks for an image that is built already: in the channel's own repository, and where else it is offered, one place after
+/// another. Where the channel `is_new`, it is asked last: what it has is of a run that failed.
 ///
 /// # Errors
 /// When the registry does not answer.
@@ -126,16 +126,18 @@ pub async fn look_up(own: &Remote, offers: &[Offer], is_new: bool, fingerprint: 
     let staged = tag(&staged_tag(fingerprint));
     let own = async || Ok::<_, Problem>(own.get(&staged).await?.map(Standing::Staged));
     let others = async || {
-        let asked = offers.iter().map(async |offer| {
+        for offer in offers {
             let found = match &offer.digest {
                 None => offer.repository.get(&staged).await?,
                 // what was known once may be gone, and so may the right to see it
                 Some(digest) => offer.repository.get(digest).await.unwrap_or_default(),
             };
-            let offer = offer.clone();
-            Ok::<_, Problem>(found.map(|manifest| Standing::Elsewhere { offer, manifest }))
-        });
-        Ok::<_, Problem>(try_join_all(asked).await?.into_iter().flatten().next())
+            if let Some(manifest) = found {
+                let offer = offer.clone();
+                return Ok(Some(Standing::Elsewhere { offer, manifest }));
+            }
+        }
+        Ok::<_, Problem>(None)
     };
     let found = if is_new {
         match others().await? {

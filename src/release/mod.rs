@@ -46,17 +46,10 @@ impl Places {
         plan.channels.iter().map(|name| self.of(name.variant()).clone()).collect()
     }
 
-    /// Where else the image of a step may be.
+    /// Where else the image of a step may be; what is known to be there goes first.
     fn offers(&self, step: &Step, fingerprint: &Fingerprint, cache: Option<&Path>) -> Result<Vec<Offer>, Problem> {
         let own = self.of(step.variant).repository(&step.image)?;
         let mut offers = Vec::new();
-        for channel in self.uphill.iter().filter(|channel| channel.name.variant() == step.variant) {
-            offers.push(Offer {
-                channel: channel.name.to_string(),
-                repository: channel.repository(&step.image)?,
-                digest: None,
-            });
-        }
         for image in cache
             .filter(|_| self.takes_copies)
             .map_or(Vec::new(), |cache| pushed::of(cache, fingerprint))
@@ -69,6 +62,13 @@ impl Places {
                 repository: self.of(step.variant).neighbour(&repository),
                 channel: image.channel,
                 digest: Some(image.digest),
+            });
+        }
+        for channel in self.uphill.iter().filter(|channel| channel.name.variant() == step.variant) {
+            offers.push(Offer {
+                channel: channel.name.to_string(),
+                repository: channel.repository(&step.image)?,
+                digest: None,
             });
         }
         Ok(offers)
