@@ -1,7 +1,10 @@
-//! What tells this machine from others: its host name, and a random one, made at the first use and kept in the cache.
+//! This machine: its host name, a random one that tells it from others, made at the first use and kept in the cache, and its
+//! cores.
 
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
+use std::thread;
 
 use crate::atomic;
 use crate::problem::printable;
@@ -21,6 +24,13 @@ pub fn random() -> String {
     let mut bytes = [0; DIGITS / 2];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     format!("{:032x}", u128::from_le_bytes(bytes))
+}
+
+/// How many threads can run at once. To ask for it takes several system calls.
+#[must_use]
+pub fn cores() -> usize {
+    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
+    *CORES
 }
 
 /// What the machine calls itself.

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 
 use anyhow::Error;
 use clap::ValueEnum as _;
@@ -357,9 +356,8 @@ fn access(docker: &Docker, insecure_registries: Vec<String>) -> Result<Access, P
 }
 
 fn limits(options: &Run, interrupt: &Interrupt) -> Limits {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
     Limits {
-        jobs: options.jobs.map_or(2 * cores, usize::from),
+        jobs: options.jobs.map_or(2 * machine::cores(), usize::from),
         on_failure: if options.fail_fast { OnFailure::Stop } else { OnFailure::KeepGoing },
         cancel: interrupt.once.clone(),
     }

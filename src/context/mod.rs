@@ -19,8 +19,6 @@ pub use tree::{Context, Entry, Kind};
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::LazyLock;
-use std::thread;
 
 use dockerignore::Dockerignore;
 
@@ -65,12 +63,6 @@ fn read_rules(path: &Path) -> Result<Option<Dockerignore>, Problem> {
 
 fn parse_rules(path: &Path, text: &[u8]) -> Result<Dockerignore, Problem> {
     Dockerignore::parse(text).map_err(|error| Problem::usage(format!("{}:{}: {}", shown(path), error.line, printable(&error.message))))
-}
-
-/// To ask for it takes several system calls.
-fn cores() -> usize {
-    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
-    *CORES
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Problem {

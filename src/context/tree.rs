@@ -18,8 +18,9 @@ use super::dockerignore::Dockerignore;
 use super::hashes::{HashCache, Known, Stamp, is_young};
 use super::selection::Selection;
 use super::walk::{list, visit};
-use super::{CHANGED, cores, open, shown};
+use super::{CHANGED, open, shown};
 use crate::dockerfile::Reads;
+use crate::machine::cores;
 
 /// The entries of a context in the order of their paths' components, a folder before what is in it.
 #[derive(Debug)]

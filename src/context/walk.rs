@@ -15,6 +15,7 @@ use super::hashes::Stamp;
 use super::selection::{Selection, Within};
 use super::tree::{Entry, Kind, UNHASHED};
 use super::{shown, unreadable};
+use crate::machine;
 use crate::problem::Problem;
 
 const GROUP_WRITE: u32 = 0o020;
@@ -98,7 +99,7 @@ fn walk(root: &Path, ignore: &Dockerignore, selection: &Selection, take: Take<'_
     };
     let looker = Looker { root, ignore };
     thread::scope(|scope| {
-        for _ in 1..super::cores() {
+        for _ in 1..machine::cores() {
             scope.spawn(|| queue.work(&looker, take));
         }
         queue.work(&looker, take);

@@ -134,8 +134,8 @@ impl Host {
             return self.attempt_at(&contact, ask).await;
         }
         if ask.content.is_there() {
-            let answer = timeout(FIRST_ANSWER, self.attempt_at(&contact, ask)).await;
-            if let Ok(Ok(answer)) = answer
+            let answer = self.attempt_at(&contact, ask).await;
+            if let Ok(answer) = answer
                 && answer.is_of_a_registry()
             {
                 self.confirm().await;
@@ -171,7 +171,11 @@ impl Host {
             Some(challenge) if ours => self.authorization(challenge, &ask.scope).await?,
             _ => None,
         };
-        let answer = self.send(ask, url.clone(), credential.clone()).await?;
+        let answer = if contact.is_remembered {
+            self.send_first(ask, url.clone(), credential.clone()).await?
+        } else {
+            self.send(ask, url.clone(), credential.clone()).await?
+        };
         if answer.status != StatusCode::UNAUTHORIZED || !ours || !ask.content.is_there() {
             return self.follow(ask, answer, credential).await;
         }
@@ -208,6 +212,14 @@ impl Host {
             &ask.subject,
             "the registry sends from one place to the next without end",
         ))
+    }
+
+    /// [`Self::send`] where nobody knows yet whether there is a registry.
+    async fn send_first(self: &Arc<Self>, ask: &Ask, url: Url, authorization: Option<HeaderValue>) -> Result<Answer, Error> {
+        let silent = |_| unavailable(&self.name, &url, Failure::silence(FIRST_ANSWER));
+        timeout(FIRST_ANSWER, self.send(ask, url.clone(), authorization))
+            .await
+            .map_err(silent)?
     }
 
     /// Sends the request to `url`, and only there. What says to come back later is an error.
@@ -295,8 +307,7 @@ impl Host {
         let root = self.root(scheme)?;
         let url = root.join("v2/").map_err(|error| Error::malformed(&self.name, error))?;
         let ask = Ask::new(Method::GET, "v2/", Scope::default(), self.name.clone());
-        let silent = |_| unavailable(&self.name, &url, Failure::silence(FIRST_ANSWER));
-        let answer = timeout(FIRST_ANSWER, self.send(&ask, url.clone(), None)).await.map_err(silent)??;
+        let answer = self.send_first(&ask, url, None).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Err(Error::malformed(
                 &self.name,

@@ -4,7 +4,7 @@
 //! Each registry has a file of its own. Tokens are kept that allow to read and nothing else; those of another login, and what
 //! cannot be believed, count as nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -110,7 +110,7 @@ impl Memory {
 
     fn file(&self, host: &str) -> PathBuf {
         let name = blake3::hash(host.as_bytes()).to_hex();
-        self.cache.join(Path::new("registries")).join(&name.as_str()[..32])
+        self.cache.join("registries").join(&name.as_str()[..32])
     }
 }
 
@@ -126,6 +126,7 @@ fn stored((scope, token): &(Scope, Token)) -> Option<StoredToken> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn memory(cache: &Path, login: &str) -> Memory {
         Memory {

@@ -136,6 +136,10 @@ impl<'p> Carrying<'p, '_> {
             self.events.send(Event::Settled { step: step.label(), how });
         };
         match &release.standing[index] {
+            _ if !release.needed[index] => {
+                settled(Settled::NotNeeded);
+                Ok(Have::Nothing)
+            }
             Standing::UpToDate(digest) => {
                 settled(Settled::UpToDate);
                 Ok(published(digest))
@@ -152,10 +156,6 @@ impl<'p> Carrying<'p, '_> {
                     from: offer.channel.clone(),
                 });
                 Ok(published(manifest.digest()))
-            }
-            Standing::Missing if !release.needed[index] => {
-                settled(Settled::NotNeeded);
-                Ok(Have::Nothing)
             }
             Standing::Missing => {
                 let have = self.builds.build(index, given, &[self.tagged(index, &tag(IN_PROGRESS))?]).await?;

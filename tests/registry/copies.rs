@@ -50,6 +50,10 @@ async fn within_a_registry_no_byte_of_a_blob_goes_through_us() {
         assert_eq!((copied.mounted, copied.bytes, copied.children.len()), (6, 0, 2));
         assert_eq!(uploads(), before);
         is_whole(&to, &index, &copied, &names).await;
+
+        let again = to.copy(&from, &index, &names).await.expect("copied");
+        assert_eq!((again.bytes, again.children.len(), uploads()), (0, 2, before));
+        is_whole(&to, &index, &again, &names).await;
     }
 }
 
@@ -120,6 +124,9 @@ async fn the_registry_that_fails_is_the_one_that_is_named() {
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
     assert!(error.to_string().starts_with(&format!("{}/a: blob sha256:", front.host)), "{error}");
     assert_eq!(to.head(&Tag::latest()).await.expect("answered"), None, "no tag moved");
+    let nothing = format!("{{\"manifests\":[{{\"digest\":\"{}\",\"size\":1}}]}}", Digest::of(b"nothing"));
+    let nothing = Manifest::new(OCI_INDEX, nothing);
+    assert_eq!(to.copy(&from, &nothing, &[]).await.expect_err("not there").kind(), Kind::NotFound);
 }
 
 #[tokio::test]

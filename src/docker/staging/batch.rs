@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error};
@@ -24,6 +23,7 @@ use tracing::debug;
 use super::archive::{self, Found, Layer, Wanted};
 use super::layers::Layers;
 use crate::docker::said;
+use crate::machine;
 use crate::reference::Digest;
 use crate::registry::Remote;
 
@@ -74,8 +74,7 @@ impl Queue {
             turn = self.turn() => {
                 let images = std::mem::take(&mut *self.lock());
                 let turn = Arc::new(turn);
-                let cores = thread::available_parallelism().map_or(1, usize::from);
-                let lots = parted(images, |image| &image.layers, cores);
+                let lots = parted(images, |image| &image.layers, machine::cores());
                 join_all(lots.into_iter().map(|lot| begin(docker.clone(), of_run, lot, Arc::clone(&turn)))).await;
             }
         }

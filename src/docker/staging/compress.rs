@@ -3,7 +3,6 @@
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -12,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::archive::Layer;
+use crate::machine;
 use crate::registry::ByteStream;
 
 /// Bytes of a layer in one member. Whatever changes here changes the digests of all layers.
@@ -38,7 +38,7 @@ struct Worker {
 
 impl Gzip {
     pub(super) fn new() -> Self {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let cores = machine::cores();
         Self {
             cores,
             members: Arc::new(Semaphore::new(cores + AHEAD)),
