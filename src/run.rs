@@ -58,6 +58,8 @@ pub enum Have {
     /// In a registry, as `REPOSITORY@DIGEST`.
     Published {
         image: String,
+        /// The digest of its configuration, where that is known.
+        id: Option<Digest>,
     },
     /// Nobody needs it.
     Nothing,
@@ -199,7 +201,7 @@ impl<'p, 'r> Builds<'p, 'r> {
         let step = &self.plan.steps[index];
         match have {
             Have::Built(built) => self.workshop().engine.sibling(&step.image, &step.reference, built).await,
-            Have::Published { image } => Ok(Sibling::published(image.clone())),
+            Have::Published { image, id } => Ok(self.workshop().engine.published(&step.image, image, id.as_ref()).await),
             Have::Nothing => unreachable!("what a step needs is there before it"),
         }
     }

@@ -89,7 +89,8 @@ struct Desk<'m> {
     /// The registry of the channel `stable`.
     stable: Registry,
     writer: Writer,
-    push_by: PushBy,
+    /// None leaves it to the tool.
+    push_by: Option<PushBy>,
 }
 
 /// A push that only has to be carried out.
@@ -137,7 +138,15 @@ impl Desk<'_> {
                 stable::Admission::Granted { newer } => record_anyway = newer,
             }
         }
-        let workshop = self.workshop(&release, push).await?;
+        let mut workshop = self.workshop(&release, push).await?;
+        if let Some(workshop) = &mut workshop {
+            let answers_in = client.answers_in(registry.host()).unwrap_or_default();
+            workshop
+                .engine
+                .push_by(self.push_by, answers_in)
+                .iter()
+                .for_each(|note| report::note(note));
+        }
         let author = Author {
             writer: self.writer.clone(),
             revision: revision.ok(),
@@ -186,10 +195,7 @@ impl Desk<'_> {
         let mut errors: Vec<Error> = refused.into_iter().map(Error::from).collect();
         let workshop = workshop.map_err(|error| errors.push(error)).ok();
         match errors.pop() {
-            None => Ok(workshop.map(|mut workshop| {
-                workshop.engine.push_by(self.push_by).iter().for_each(|note| report::note(note));
-                workshop
-            })),
+            None => Ok(workshop),
             Some(last) => {
                 errors.iter().for_each(report::error);
                 Err(last)

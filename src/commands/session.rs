@@ -321,19 +321,20 @@ pub async fn connect(docker: &Docker, manifest: Option<&Manifest>, options: &[St
     Ok((engine, docker.config.proxy_build_args(&choice.address())))
 }
 
-/// Who is to push: the option, else the environment.
-pub fn push_by(option: Option<PushBy>) -> Result<docker::PushBy, Problem> {
+/// Who is to push: the option, else the environment. `None` leaves it to the tool.
+pub fn push_by(option: Option<PushBy>) -> Result<Option<docker::PushBy>, Problem> {
     let variable = env::var(PUSH_BY).ok().filter(|value| !value.is_empty());
     let chosen = match (option, variable) {
-        (Some(chosen), _) => chosen,
-        (None, Some(value)) => PushBy::from_str(&value, false)
-            .map_err(|_| Problem::usage(format!("{PUSH_BY} is `{}`, and can be daemon or client", printable(&value))))?,
-        (None, None) => PushBy::Daemon,
+        (None, Some(value)) => {
+            let chosen = PushBy::from_str(&value, false);
+            Some(chosen.map_err(|_| Problem::usage(format!("{PUSH_BY} is `{}`, and can be daemon or client", printable(&value))))?)
+        }
+        (option, _) => option,
     };
-    Ok(match chosen {
+    Ok(chosen.map(|chosen| match chosen {
         PushBy::Daemon => docker::PushBy::Daemon,
         PushBy::Client => docker::PushBy::Client,
-    })
+    }))
 }
 
 fn which() -> BuilderChoice {

@@ -1,5 +1,7 @@
 //! The one front of what builds: a daemon, or one BuildKit or several elsewhere.
 
+use std::time::Duration;
+
 use anyhow::Error;
 use tracing::debug;
 
@@ -12,7 +14,7 @@ use crate::builder::Choice;
 use crate::event::Events;
 use crate::manifest::{Build, Utilities};
 use crate::problem::Problem;
-use crate::reference::{ImageName, Reference};
+use crate::reference::{Digest, ImageName, Reference};
 
 /// What images are built with, once it has answered.
 pub enum Engine {
@@ -67,18 +69,19 @@ impl Engine {
         }
     }
 
-    /// Lets `chosen` bring images to the registry; tells where that cannot be.
-    pub fn push_by(&mut self, chosen: PushBy) -> Option<String> {
+    /// Lets `chosen` bring images to the registry, or who does it best where that answers in this time; tells where `chosen`
+    /// cannot.
+    pub fn push_by(&mut self, chosen: Option<PushBy>, answers_in: Duration) -> Option<String> {
         if let Self::Daemon(daemon) = self {
-            daemon.push_by = chosen;
+            daemon.push_by = chosen.unwrap_or_else(|| daemon.best_pusher(answers_in));
         }
         let by = match self {
             _ if self.pushes() => "builder",
             Self::Daemon(daemon) if daemon.stages() => "client",
             _ => "daemon",
         };
-        debug!("images are pushed by the {by}");
-        let other = chosen == PushBy::Client && by != "client";
+        debug!("images are pushed by the {by}; the registry answers in {answers_in:.0?}");
+        let other = chosen == Some(PushBy::Client) && by != "client";
         other.then(|| format!("images do not go through the client here: the {by} pushes them"))
     }
 
@@ -124,6 +127,15 @@ impl Engine {
         }
     }
 
+    /// What is in a registry as `name`. A daemon may have it, too, as `id`, and need not ask the registry then.
+    pub async fn published(&self, image: &ImageName, name: &str, id: Option<&Digest>) -> Sibling {
+        let local = match (self, id) {
+            (Self::Daemon(daemon), Some(id)) => daemon.hold(image.as_str(), id).await.ok(),
+            _ => None,
+        };
+        Sibling::published(local.unwrap_or_else(|| name.to_owned()))
+    }
+
     /// The busybox of the manifest, fetched out of an image where that is its source.
     ///
     /// # Errors
@@ -154,6 +166,7 @@ impl Engine {
         match (self, &built.pushed) {
             (_, Some(digest)) => Ok(Pushed {
                 digest: digest.clone(),
+                manifest: None,
                 bytes: None,
             }),
             (Self::Daemon(daemon), None) => daemon.push_as(built, reference, step, events).await,

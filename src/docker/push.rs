@@ -18,11 +18,14 @@ use crate::event::{Event, Events};
 use crate::problem::Problem;
 use crate::proxy::is_loopback;
 use crate::reference::{Digest, Reference};
+use crate::registry::Manifest;
 
 #[derive(Clone, Debug)]
 pub struct Pushed {
-    /// Of the manifest, as the registry has it.
+    /// Of the manifest, as the registry has it, or is to get it.
     pub digest: Digest,
+    /// Where this program made it; it is not in the registry yet, but all that it names is.
+    pub manifest: Option<Manifest>,
     /// What was uploaded, in uncompressed bytes of layers; what the registry had is not in it. A builder that pushes by
     /// itself does not tell.
     pub bytes: Option<u64>,
@@ -108,6 +111,7 @@ impl Daemon {
         let digest = digest.ok_or_else(|| Problem::failed(format!("the daemon ended the push of {reference} without a digest")))?;
         Ok(Pushed {
             digest,
+            manifest: None,
             bytes: Some(bytes.into_inner()),
         })
     }

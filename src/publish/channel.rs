@@ -190,16 +190,15 @@ pub fn tag(name: &str) -> Tag {
 ///
 /// # Errors
 /// When the registry does not have it, or does not take the tags.
-pub async fn keep(repository: &Remote, digest: &Digest, tags: &[Tag]) -> Result<Manifest, Problem> {
-    let found = manifest(repository, digest).await?;
-    let children = children(&found);
+pub async fn keep(repository: &Remote, found: &Manifest, tags: &[Tag]) -> Result<(), Problem> {
+    let children = children(found);
     let children = try_join_all(children.iter().map(|child| manifest(repository, child))).await?;
     keep_children(repository, &children).await?;
-    repository.put(&kept_tag(digest), &found).await?;
+    repository.put(&kept_tag(found.digest()), found).await?;
     for tag in tags {
-        repository.put(tag, &found).await?;
+        repository.put(tag, found).await?;
     }
-    Ok(found)
+    Ok(())
 }
 
 async fn keep_children(repository: &Remote, children: &[Manifest]) -> Result<(), Problem> {
@@ -236,6 +235,13 @@ pub fn children(manifest: &Manifest) -> Vec<Digest> {
     let index: Value = serde_json::from_slice(manifest.bytes()).unwrap_or_default();
     let listed = index["manifests"].as_array().into_iter().flatten();
     listed.filter_map(|child| child["digest"].as_str()?.parse().ok()).collect()
+}
+
+/// The digest of an image's configuration (OCI image manifest, `config`); none for an index.
+#[must_use]
+pub fn configuration(manifest: &Manifest) -> Option<Digest> {
+    let manifest: Value = serde_json::from_slice(manifest.bytes()).ok()?;
+    manifest["config"]["digest"].as_str()?.parse().ok()
 }
 
 /// What an image is called in its repository by what it was built from.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream::{StreamExt, TryStreamExt};
 
-use super::channel::{Channel, NEXT, RECORD, State, Stored, children, manifest};
+use super::channel::{Channel, NEXT, RECORD, State, Stored, children, configuration, manifest};
 use super::history::history;
 use super::repair::intent;
 use serde_json::Value;
@@ -124,14 +124,14 @@ async fn made(garbage: &Garbage) -> Result<Option<DateTime<Utc>>, Problem> {
     if let Some(first) = children(&found).first() {
         found = manifest(repository, first).await?;
     }
-    let found: Value = serde_json::from_slice(found.bytes()).unwrap_or_default();
-    if let Some(created) = found["annotations"]["org.opencontainers.image.created"].as_str() {
+    let content: Value = serde_json::from_slice(found.bytes()).unwrap_or_default();
+    if let Some(created) = content["annotations"]["org.opencontainers.image.created"].as_str() {
         return Ok(created.parse().ok());
     }
-    let Some(configuration) = found["config"]["digest"].as_str().and_then(|digest| digest.parse().ok()) else {
+    let Some(digest) = configuration(&found) else {
         return Ok(None);
     };
-    let configuration = repository.blob(&configuration, LARGEST_CONFIGURATION).await?;
+    let configuration = repository.blob(&digest, LARGEST_CONFIGURATION).await?;
     let configuration: Value = serde_json::from_slice(&configuration).unwrap_or_default();
     Ok(configuration["created"].as_str().and_then(|time| time.parse().ok()))
 }

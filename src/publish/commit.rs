@@ -134,7 +134,9 @@ struct Flip {
     reference: Reference,
     repository: Remote,
     to: Manifest,
-    before: Option<Manifest>,
+    before: Option<Digest>,
+    /// What `before` is the digest of, once it was fetched.
+    to_put_back: Option<Manifest>,
 }
 
 impl<'c> Move<'c> {
@@ -150,9 +152,12 @@ impl<'c> Move<'c> {
         }
         let base = state.record;
         refuse_conflict(change, base.as_ref())?;
-        let flips: Vec<Flip> = prepared.into_iter().flatten().collect();
+        let mut flips: Vec<Flip> = prepared.into_iter().flatten().collect();
         let record = coming(change, changes, base.as_ref(), &flips, writer);
-        let intent = change.channel.upload(&record).await?;
+        let (intent, _) = tokio::try_join!(
+            change.channel.upload(&record),
+            try_join_all(flips.iter_mut().map(Flip::fetch_before))
+        )?;
         Ok(Self {
             change,
             base,
@@ -205,19 +210,25 @@ impl Flip {
             }
         };
         let (to, before) = tokio::join!(to, repository.head(reference.tag()));
-        let (to, before) = (to?, before?);
-        let before = match before {
-            Some(before) if before.digest == *digest => return Ok(None),
-            Some(before) => repository.get(&before.digest).await?,
-            None => None,
-        };
+        let (to, before) = (to?, before?.map(|before| before.digest));
+        if before.as_ref() == Some(digest) {
+            return Ok(None);
+        }
         Ok(Some(Self {
             image: image.clone(),
             reference,
             repository,
             to,
             before,
+            to_put_back: None,
         }))
+    }
+
+    async fn fetch_before(&mut self) -> Result<(), Problem> {
+        if let Some(before) = &self.before {
+            self.to_put_back = self.repository.get(before).await?;
+        }
+        Ok(())
     }
 
     async fn latest(&self) -> Result<Option<Digest>, Problem> {
@@ -234,7 +245,7 @@ impl Flip {
         if self.latest().await?.as_ref() != Some(self.to.digest()) {
             return Ok(true);
         }
-        match &self.before {
+        match &self.to_put_back {
             Some(before) => self.put(before).await.map(|()| true),
             None => Ok(matches!(
                 self.repository.delete(self.reference.tag()).await?,
@@ -275,9 +286,7 @@ fn coming(change: &Change, changes: &[Change], base: Option<&Stored>, flips: &[F
     let mut images = base.map(|base| base.record.images.clone()).unwrap_or_default();
     images.retain(|image, _| !change.removed.contains(image));
     images.extend(change.images.clone());
-    let before = flips
-        .iter()
-        .map(|flip| (flip.image.clone(), flip.before.as_ref().map(|before| before.digest().clone())));
+    let before = flips.iter().map(|flip| (flip.image.clone(), flip.before.clone()));
     Record {
         format: FORMAT,
         sequence: base.map_or(0, |base| base.record.sequence) + 1,

@@ -10,7 +10,7 @@ mod list;
 mod repair;
 
 pub use ask::{Answers, Offer, Standing, ask, look_up};
-pub use channel::{Channel, IN_PROGRESS, State, Stored, copy_image, keep, record_tag, staged_tag, tag};
+pub use channel::{Channel, IN_PROGRESS, State, Stored, configuration, copy_image, keep, manifest, record_tag, staged_tag, tag};
 pub use clean::{Garbage, Swept, everything, garbage, sweep};
 pub use commit::{Change, commit};
 pub use copy::copy;

@@ -1,8 +1,8 @@
 //! One registry: how it is reached, what it wants to know people by, and requests to it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue, USER_AGENT};
@@ -38,6 +38,8 @@ pub(super) struct Host {
     pub tokens: Tokens,
     /// Whether it knows more than what it remembered.
     pub has_learned: AtomicBool,
+    /// The microseconds of the fastest answer.
+    fastest: AtomicU64,
     contact: Mutex<Option<Result<Contact, (Error, Instant)>>>,
 }
 
@@ -59,6 +61,7 @@ impl Host {
             credentials,
             tokens: Tokens::default(),
             has_learned: AtomicBool::new(false),
+            fastest: AtomicU64::new(u64::MAX),
             contact: Mutex::default(),
         }
         .with_memory()
@@ -111,6 +114,12 @@ impl Host {
             },
             _ => false,
         })
+    }
+
+    /// None where there was no answer yet.
+    pub(super) fn answers_in(&self) -> Option<Duration> {
+        let fastest = self.fastest.load(Relaxed);
+        (fastest < u64::MAX).then(|| Duration::from_micros(fastest))
     }
 
     /// Docker Hub's API has a host of its own.
@@ -244,8 +253,11 @@ impl Host {
         if let Some(authorization) = authorization {
             headers.insert(AUTHORIZATION, authorization);
         }
+        let since = Instant::now();
         let sent = self.transport.send(request, &progress).await;
         let response = sent.map_err(|failure| unavailable(&ask.subject, &url, failure))?;
+        let taken = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.fastest.fetch_min(taken, Relaxed);
         let answer = Answer::new(response, url, self, ask);
         match answer.status.as_u16() {
             408 | 429 | 500 | 502..=504 | 507..=599 => Err(answer.come_back_later().await),

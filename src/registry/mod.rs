@@ -160,6 +160,12 @@ impl Client {
         self.host(host).needs_no_credential()
     }
 
+    /// What the fastest answer of the registry at `host` took; none where there was no answer yet.
+    #[must_use]
+    pub fn answers_in(&self, host: &str) -> Option<Duration> {
+        self.host(host).answers_in()
+    }
+
     fn host(&self, name: &str) -> Arc<Host> {
         let mut hosts = self.inner.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let host = hosts.entry(name.to_owned()).or_insert_with(|| {

@@ -20,7 +20,7 @@ use crate::git::Revision;
 use crate::layers::Layers;
 use crate::plan::Work;
 use crate::problem::Problem;
-use crate::publish::{Change, IN_PROGRESS, Offer, Standing, Stored, commit, copy_image, keep, staged_tag, tag};
+use crate::publish::{Change, IN_PROGRESS, Offer, Standing, Stored, commit, configuration, copy_image, keep, manifest, staged_tag, tag};
 use crate::record::{Act, Entry, Writer};
 use crate::reference::{Digest, Reference, Tag};
 use crate::registry::Manifest;
@@ -129,8 +129,9 @@ impl<'p> Carrying<'p, '_> {
 
     async fn obtain_one(&self, index: usize, given: &[Have]) -> Result<Have, Error> {
         let (step, release) = (&self.release.plan.steps[index], self.release);
-        let published = |digest: &Digest| Have::Published {
+        let published = |digest: &Digest, manifest: Option<&Manifest>| Have::Published {
             image: format!("{}@{digest}", step.reference.repository()),
+            id: manifest.and_then(configuration),
         };
         let settled = |how| {
             self.events.send(Event::Settled { step: step.label(), how });
@@ -142,12 +143,18 @@ impl<'p> Carrying<'p, '_> {
             }
             Standing::UpToDate(digest) => {
                 settled(Settled::UpToDate);
-                Ok(published(digest))
+                let is_stood_on = release.to_build().any(|other| other.needs().contains(&index));
+                let manifest = if is_stood_on {
+                    release.places.of(step.variant).repository(&step.image)?.get(digest).await?
+                } else {
+                    None
+                };
+                Ok(published(digest, manifest.as_ref()))
             }
             Standing::Staged(manifest) => {
                 settled(Settled::BuiltBefore);
                 self.manifests.borrow_mut().insert(index, manifest.clone());
-                Ok(published(manifest.digest()))
+                Ok(published(manifest.digest(), Some(manifest)))
             }
             Standing::Elsewhere { offer, manifest } => {
                 let copying = self.copy(index, offer, manifest).instrument(timing::part_of(&step.label(), "copy"));
@@ -155,7 +162,7 @@ impl<'p> Carrying<'p, '_> {
                 settled(Settled::Copied {
                     from: offer.channel.clone(),
                 });
-                Ok(published(manifest.digest()))
+                Ok(published(manifest.digest(), Some(manifest)))
             }
             Standing::Missing => {
                 let have = self.builds.build(index, given, &[self.tagged(index, &tag(IN_PROGRESS))?]).await?;
@@ -276,10 +283,18 @@ impl<'p> Carrying<'p, '_> {
         let label = step.label();
         let pushing = engine.push_as(image, &reference, &label, self.events);
         let pushed = pushing.instrument(timing::part_of(&label, "push")).await?;
+        let by_daemon = image.pushed.is_none() && pushed.manifest.is_none();
         // the daemon has given it the tag
-        let tags = if image.pushed.is_some() { &[staged][..] } else { &[] };
-        let keeping = keep(&repository, &pushed.digest, tags);
-        let manifest = keeping.instrument(timing::part_of(&label, "tag")).await?;
+        let tags = if by_daemon { &[][..] } else { &[staged] };
+        let tagging = async {
+            let found = match &pushed.manifest {
+                Some(manifest) => manifest.clone(),
+                None => manifest(&repository, &pushed.digest).await?,
+            };
+            keep(&repository, &found, tags).await?;
+            Ok::<_, Problem>(found)
+        };
+        let manifest = tagging.instrument(timing::part_of(&label, "tag")).await?;
         self.manifests.borrow_mut().insert(index, manifest);
         Ok(pushed)
     }

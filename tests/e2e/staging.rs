@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
@@ -215,8 +217,28 @@ fn where_the_daemon_does_not_reach_the_registry_the_client_pushes() {
         .ok()
         .says(&["the daemon cannot reach the registry registry.invalid, and this program can: it pushes instead"]);
     is_valid(&project, "api");
+    // and it has itself what the next build stands on
+    project.write("api/data", format!("anew {}", project.registry));
+    project.run(&["push-image", "api"]).ok();
+    is_valid(&project, "api");
     let _guard = runtime.enter();
     drop(proxy);
+}
+
+#[test]
+fn to_a_registry_that_is_far_away_the_client_pushes() {
+    let Some(project) = project() else { return };
+    let project = project.with("LATTICE_IMAGES_PUSH_BY", "");
+    project.run(&["push-image", "base", "-v"]).ok().says(&["pushed by the daemon"]);
+    let far = Faults::start(|_| {
+        thread::sleep(Duration::from_millis(20));
+        Act::Pass
+    });
+    let project = far.before(project);
+    project.run(&["push-all", "-v"]).ok().says(&["pushed by the client"]);
+    for image in IMAGES {
+        is_valid(&project, image);
+    }
 }
 
 #[test]

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Error};
 use bollard::Docker;
+use bollard::errors::Error as BollardError;
 use bytes::{Buf as _, Bytes};
-use futures_util::StreamExt as _;
-use futures_util::future::join_all;
+use futures_util::future::{self, join_all};
+use futures_util::stream::{self, Stream, StreamExt as _};
 use tokio::sync::{Mutex as Turn, Notify, OwnedMutexGuard, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -147,7 +148,12 @@ async fn begin(docker: Docker, of_run: &Layers, images: Vec<Image>, turn: Arc<Ow
         configs.insert(image.id);
         waiting.push(image.tell);
     }
-    let layers = of_run.missing(repositories).await;
+    let images: Vec<String> = configs.iter().map(ToString::to_string).collect();
+    let images: Vec<&str> = images.iter().map(String::as_str).collect();
+    let mut archive = Box::pin(docker.export_images(&images));
+    // the daemon has much to do before its first part
+    let (layers, first) = future::join(of_run.missing(repositories), archive.next()).await;
+    let archive = stream::iter(first).chain(archive);
     let into = Arc::clone(&arrived);
     let reading = tokio::spawn(async move {
         let _turn = turn;
@@ -156,7 +162,7 @@ async fn begin(docker: Docker, of_run: &Layers, images: Vec<Image>, turn: Arc<Ow
             configs.len(),
             layers.len()
         );
-        let end = export(docker, Wanted { layers, configs }, Arc::clone(&into)).await;
+        let end = export(archive, Wanted { layers, configs }, Arc::clone(&into)).await;
         into.change(|state| state.end = Some(end.map_err(|error| format!("{error:#}"))));
     });
     let batch = Arc::new(Batch {
@@ -169,9 +175,12 @@ async fn begin(docker: Docker, of_run: &Layers, images: Vec<Image>, turn: Arc<Ow
     }
 }
 
-async fn export(docker: Docker, wanted: Wanted, into: Arc<Arrived>) -> Result<(), Error> {
+async fn export(
+    mut archive: impl Stream<Item = Result<Bytes, BollardError>> + Unpin,
+    wanted: Wanted,
+    into: Arc<Arrived>,
+) -> Result<(), Error> {
     let (sender, parts) = mpsc::channel(PARTS);
-    let images: Vec<String> = wanted.configs.iter().map(ToString::to_string).collect();
     let reading = spawn_blocking(move || {
         let tell = |digest, found| {
             into.change(|state| match found {
@@ -181,8 +190,6 @@ async fn export(docker: Docker, wanted: Wanted, into: Arc<Arrived>) -> Result<()
         };
         archive::read(Parts { parts, part: Bytes::new() }, &wanted, unnamed_file, tell)
     });
-    let images: Vec<&str> = images.iter().map(String::as_str).collect();
-    let mut archive = Box::pin(docker.export_images(&images));
     while let Some(part) = archive.next().await {
         if sender.send(part.map_err(said)?).await.is_err() {
             break;

@@ -1,12 +1,13 @@
-//! Layers as gzip, in members that each core can make by itself: members one after another are gzip too (RFC 1952, section 2.2).
+//! Layers as gzip (RFC 1952), in blocks that each core can make by itself: what ends at a byte and is not the last one can
+//! have any other behind it (RFC 1951, section 3.2.3), and checksums can be put together.
 
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use flate2::{Compress, Compression, Crc, FlushCompress};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use libdeflater::{CompressionLvl, Compressor};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -14,26 +15,36 @@ use super::archive::Layer;
 use crate::machine;
 use crate::registry::ByteStream;
 
-/// Bytes of a layer in one member. Whatever changes here changes the digests of all layers.
-const MEMBER: usize = 256 << 10;
-/// Of libdeflate; what comes out is hardly ever larger than at level 6 of zlib, which Docker takes.
-const LEVEL: i32 = 5;
-/// Members that wait to be sent, beside those in work.
+/// Bytes of a layer in one block. Whatever changes here changes the digests of all layers.
+const BLOCK: usize = 256 << 10;
+/// What comes out is hardly ever larger than at level 6, which Docker takes.
+const LEVEL: Compression = Compression::new(5);
+/// Of a block, so many samples of that many bytes tell whether it is worth to be compressed.
+const SAMPLES: usize = 4;
+const SAMPLE: usize = 8 << 10;
+/// No name, no time, no system.
+const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+/// Blocks that wait to be sent, beside those in work.
 const AHEAD: usize = 2;
 
 /// Shared by all layers, so that they take no more memory than one.
 #[derive(Clone)]
 pub(super) struct Gzip {
     cores: usize,
-    members: Arc<Semaphore>,
+    blocks: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Worker>>>,
 }
 
-/// What a member is made with, to be used for others.
+/// What a block is made with, to be used for others.
 struct Worker {
-    compressor: Compressor,
+    deflate: Compress,
     content: Vec<u8>,
     compressed: Vec<u8>,
+}
+
+struct Block {
+    compressed: Vec<u8>,
+    crc: Crc,
 }
 
 impl Gzip {
@@ -41,7 +52,7 @@ impl Gzip {
         let cores = machine::cores();
         Self {
             cores,
-            members: Arc::new(Semaphore::new(cores + AHEAD)),
+            blocks: Arc::new(Semaphore::new(cores + AHEAD)),
             idle: Arc::default(),
         }
     }
@@ -49,51 +60,88 @@ impl Gzip {
     /// The same bytes each time. `reached` is told how far into the layer they come.
     pub(super) fn stream(&self, layer: Arc<Layer>, reached: impl Fn(u64) + Send + 'static) -> ByteStream {
         let gzip = self.clone();
-        let compressed = stream::iter(0..layer.size.div_ceil(MEMBER as u64)).map(move |number| {
+        let size = layer.size;
+        let compressed = stream::iter((0..size.max(1)).step_by(BLOCK)).map(move |start| {
             let (gzip, layer) = (gzip.clone(), layer.clone());
             async move {
-                let place = Arc::clone(&gzip.members).acquire_owned().await?;
-                let start = number * MEMBER as u64;
-                let member = spawn_blocking(move || gzip.member(&layer, start)).await??;
-                Ok((member, start, place))
+                let place = Arc::clone(&gzip.blocks).acquire_owned().await?;
+                let block = spawn_blocking(move || gzip.block(&layer, start)).await??;
+                Ok((block, start, place))
             }
         });
-        let sent = compressed.buffered(self.cores).map_ok(move |(member, start, _place)| {
-            reached(start + MEMBER as u64);
-            member
+        let mut crc = Crc::new();
+        let sent = compressed.buffered(self.cores).map_ok(move |(block, start, _place)| {
+            let Block {
+                mut compressed,
+                crc: of_block,
+            } = block;
+            crc.combine(&of_block);
+            let end = start + BLOCK as u64;
+            if end >= size {
+                compressed.extend(crc.sum().to_le_bytes());
+                compressed.extend(crc.amount().to_le_bytes());
+            }
+            reached(end);
+            Bytes::from(compressed)
         });
-        Box::pin(sent)
+        Box::pin(stream::once(async { Ok(Bytes::from_static(&HEADER)) }).chain(sent))
     }
 
-    fn member(&self, layer: &Layer, start: u64) -> io::Result<Bytes> {
+    fn block(&self, layer: &Layer, start: u64) -> io::Result<Block> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut worker = idle().pop().unwrap_or_else(Worker::new);
-        let member = worker.member(layer, start);
+        let block = worker.block(layer, start);
         idle().push(worker);
-        member
+        block
     }
 }
 
 impl Worker {
     fn new() -> Self {
-        let mut compressor = Compressor::new(CompressionLvl::new(LEVEL).expect("there is this level"));
         Self {
-            content: vec![0; MEMBER],
-            compressed: vec![0; compressor.gzip_compress_bound(MEMBER)],
-            compressor,
+            deflate: Compress::new(LEVEL, false),
+            content: vec![0; BLOCK],
+            // what cannot be compressed gets a few bytes longer
+            compressed: Vec::with_capacity(BLOCK + BLOCK / 8),
         }
     }
 
-    fn member(&mut self, layer: &Layer, start: u64) -> io::Result<Bytes> {
-        let length = usize::try_from(layer.size - start).map_or(MEMBER, |rest| rest.min(MEMBER));
-        let content = &mut self.content[..length];
-        layer.file.read_exact_at(content, start)?;
-        let length = self
-            .compressor
-            .gzip_compress(content, &mut self.compressed)
-            .map_err(io::Error::other)?;
-        Ok(Bytes::copy_from_slice(&self.compressed[..length]))
+    fn block(&mut self, layer: &Layer, start: u64) -> io::Result<Block> {
+        let rest = layer.size - start;
+        let length = usize::try_from(rest).map_or(BLOCK, |rest| rest.min(BLOCK));
+        layer.file.read_exact_at(&mut self.content[..length], start)?;
+        let content = &self.content[..length];
+        let (deflate, compressed) = (&mut self.deflate, &mut self.compressed);
+        // archives, pictures and models are compressed already, and would take the longest
+        let samples = content.chunks(BLOCK / SAMPLES).map(|part| &part[..part.len().min(SAMPLE)]);
+        let sample = samples.collect::<Vec<_>>().concat();
+        squeeze(deflate, Compression::fast(), &sample, FlushCompress::Sync, compressed)?;
+        let level = if compressed.len() < sample.len() {
+            LEVEL
+        } else {
+            Compression::none()
+        };
+        let is_last = rest <= BLOCK as u64;
+        let flush = if is_last { FlushCompress::Finish } else { FlushCompress::Sync };
+        squeeze(deflate, level, content, flush, compressed)?;
+        let mut crc = Crc::new();
+        crc.update(content);
+        Ok(Block {
+            compressed: compressed.clone(),
+            crc,
+        })
     }
+}
+
+fn squeeze(deflate: &mut Compress, level: Compression, content: &[u8], flush: FlushCompress, into: &mut Vec<u8>) -> io::Result<()> {
+    deflate.reset();
+    deflate.set_level(level)?;
+    into.clear();
+    deflate.compress_vec(content, into, flush)?;
+    if deflate.total_in() != content.len() as u64 || into.len() == into.capacity() {
+        return Err(io::Error::other("a block gets longer than it may by compression"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -118,16 +166,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_layer_comes_back_whole_and_is_compressed_the_same_each_time() {
-        for size in [1, MEMBER - 1, MEMBER, MEMBER + 1, 7 * MEMBER + 5] {
-            let content: Vec<u8> = (0..size).map(|at| u8::try_from(at * at % 251).expect("a byte")).collect();
+        for size in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 7 * BLOCK + 5] {
+            let mut content: Vec<u8> = (0..size).map(|at| u8::try_from(at * at % 251).expect("a byte")).collect();
+            // one block that cannot be compressed
+            let end = size.min(BLOCK);
+            getrandom::fill(&mut content[..end]).expect("random bytes");
             let (compressed, reached) = through(&content).await;
             let mut back = Vec::new();
-            flate2::read::MultiGzDecoder::new(compressed.as_slice())
-                .read_to_end(&mut back)
-                .expect("gzip");
+            let mut reader = flate2::bufread::GzDecoder::new(compressed.as_slice());
+            reader.read_to_end(&mut back).expect("gzip");
             assert!(back == content, "{size} bytes");
+            assert!(reader.into_inner().is_empty(), "it is one member");
             assert!(reached.is_sorted() && reached.last() >= Some(&(size as u64)), "{reached:?}");
             assert!(compressed == through(&content).await.0, "{size} bytes");
+            let most = end + (size - end) / 8 + 100;
+            assert!(compressed.len() < most, "{size} bytes become {}, not {most}", compressed.len());
         }
     }
 }

@@ -53,7 +53,7 @@ impl Staging {
         }
     }
 
-    /// Brings the image to the registry as `reference`.
+    /// Brings what the image consists of to the repository of `reference`.
     pub(super) async fn stage(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
         let progress = Arc::new(Progress::default());
         let read = || (progress.sent.load(Relaxed), progress.total.load(Relaxed));
@@ -64,14 +64,15 @@ impl Staging {
                 total,
             });
         };
-        let digest = metered(self.carry(built, reference, &progress), read, tell).await?;
+        let manifest = metered(self.carry(built, reference, &progress), read, tell).await?;
         Ok(Pushed {
-            digest,
+            digest: manifest.digest().clone(),
+            manifest: Some(manifest),
             bytes: Some(progress.total.load(Relaxed)),
         })
     }
 
-    async fn carry(&self, built: &Built, reference: &Reference, progress: &Arc<Progress>) -> Result<Digest, Error> {
+    async fn carry(&self, built: &Built, reference: &Reference, progress: &Arc<Progress>) -> Result<Manifest, Error> {
         let repository = self.registry.repository(reference.repository());
         let layers: Vec<Digest> = built.layers.iter().map(|layer| layer.parse()).collect::<Result<_, Problem>>()?;
         let distinct: BTreeSet<Digest> = layers.iter().cloned().collect();
@@ -89,9 +90,7 @@ impl Staging {
         }));
         let (config_size, brought) = tokio::try_join!(config, brought)?;
         let brought: BTreeMap<&Digest, Blob> = brought.into_iter().collect();
-        let manifest = manifest(&built.id, config_size, layers.iter().map(|layer| &brought[layer]))?;
-        repository.put(reference.tag(), &manifest).await.map_err(Problem::from)?;
-        Ok(manifest.digest().clone())
+        manifest(&built.id, config_size, layers.iter().map(|layer| &brought[layer]))
     }
 
     /// No further image is coming.
