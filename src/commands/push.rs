@@ -141,11 +141,9 @@ impl Desk<'_> {
         let mut workshop = self.workshop(&release, push).await?;
         if let Some(workshop) = &mut workshop {
             let answers_in = client.answers_in(registry.host()).unwrap_or_default();
-            workshop
-                .engine
-                .push_by(self.push_by, answers_in)
-                .iter()
-                .for_each(|note| report::note(note));
+            if let Some(note) = workshop.engine.push_by(self.push_by, answers_in) {
+                report::note(&note);
+            }
         }
         let author = Author {
             writer: self.writer.clone(),

@@ -9,7 +9,7 @@ use super::push::Pushed;
 use super::recipe::{Built, Recipe, Sibling};
 use super::remote::Remote;
 use super::utilities::{Addition, Busybox};
-use super::{Access, BuilderChoice, Daemon, PushBy};
+use super::{Access, BuilderChoice, Daemon, PushBy, Store};
 use crate::builder::Choice;
 use crate::event::Events;
 use crate::manifest::{Build, Utilities};
@@ -127,10 +127,16 @@ impl Engine {
         }
     }
 
+    /// Whether images have the digests of their configurations for names here.
+    #[must_use]
+    pub fn knows_by_configuration(&self) -> bool {
+        matches!(self, Self::Daemon(daemon) if daemon.store == Store::GraphDriver)
+    }
+
     /// What is in a registry as `name`. A daemon may have it, too, as `id`, and need not ask the registry then.
     pub async fn published(&self, image: &ImageName, name: &str, id: Option<&Digest>) -> Sibling {
         let local = match (self, id) {
-            (Self::Daemon(daemon), Some(id)) => daemon.hold(image.as_str(), id).await.ok(),
+            (Self::Daemon(daemon), Some(id)) if self.knows_by_configuration() => daemon.hold(image.as_str(), id).await.ok(),
             _ => None,
         };
         Sibling::published(local.unwrap_or_else(|| name.to_owned()))

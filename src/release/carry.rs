@@ -144,7 +144,7 @@ impl<'p> Carrying<'p, '_> {
             Standing::UpToDate(digest) => {
                 settled(Settled::UpToDate);
                 let is_stood_on = release.to_build().any(|other| other.needs().contains(&index));
-                let manifest = if is_stood_on {
+                let manifest = if is_stood_on && self.builds.workshop().engine.knows_by_configuration() {
                     release.places.of(step.variant).repository(&step.image)?.get(digest).await?
                 } else {
                     None
