@@ -26,7 +26,7 @@ const O_NOFOLLOW: i32 = libc::O_NOFOLLOW;
 pub struct Inline {
     /// Relative to the context's root.
     pub path: String,
-    pub content: Vec<u8>,
+    pub content: Bytes,
     pub mode: u32,
     pub kind: EntryType,
 }
@@ -36,7 +36,7 @@ impl Inline {
     pub fn file(path: &str, content: &[u8], mode: u32) -> Self {
         Self {
             path: path.to_owned(),
-            content: content.to_owned(),
+            content: Bytes::copy_from_slice(content),
             mode,
             kind: EntryType::Regular,
         }
@@ -170,7 +170,7 @@ fn append_inline(tar: &mut Builder<impl Write>, file: &Inline) -> Result<(), Err
         )?);
     }
     header.set_size(file.content.len() as u64);
-    Ok(named(tar, &mut header, path, None, file.content.as_slice())?)
+    Ok(named(tar, &mut header, path, None, &file.content[..])?)
 }
 
 fn header(mode: u32, mtime: i64) -> Header {

@@ -135,6 +135,8 @@ impl Daemon {
     fn export<'a>(&self, names: Names<'a>) -> Export<'a> {
         if self.pushes() && !names.push_as.is_empty() {
             Export::StoreAndPush(self.access.push(names))
+        } else if self.replicates && !names.push_as.is_empty() {
+            Export::Replicated(names.reference)
         } else {
             Export::Store(names.reference)
         }
@@ -151,7 +153,11 @@ impl Daemon {
             return Ok(Built::elsewhere(made, reads, names));
         }
         let Made {
-            id, cached, has_folder, ..
+            id,
+            cached,
+            has_folder,
+            replica,
+            ..
         } = made;
         // another run may give the name of the build to an image of its own, and an image without names may go
         let own = names.reference.repository().path();
@@ -165,6 +171,7 @@ impl Daemon {
             reads,
             pushed: None,
             has_folder,
+            replica,
             // its BuildKit has what it made at hand as an image, too
             origin: None,
         })

@@ -14,7 +14,8 @@ use crate::builder::Choice;
 use crate::event::Events;
 use crate::manifest::{Build, Utilities};
 use crate::problem::Problem;
-use crate::reference::{Digest, ImageName, Reference};
+use crate::reference::{Digest, ImageName, Reference, Repository};
+use crate::registry::Manifest;
 
 /// What images are built with, once it has answered.
 pub enum Engine {
@@ -73,11 +74,14 @@ impl Engine {
     /// cannot.
     pub fn push_by(&mut self, chosen: Option<PushBy>, answers_in: Duration) -> Option<String> {
         if let Self::Daemon(daemon) = self {
+            let can_replicate = daemon.store == Store::GraphDriver && !daemon.builds_classically();
+            daemon.replicates = can_replicate && chosen.map_or(daemon.is_local, |chosen| chosen == PushBy::Client);
             daemon.push_by = chosen.unwrap_or_else(|| daemon.best_pusher(answers_in));
         }
         let by = match self {
             _ if self.pushes() => "builder",
-            Self::Daemon(daemon) if daemon.stages() => "client",
+            Self::Daemon(daemon) if daemon.store == Store::GraphDriver && daemon.push_by == PushBy::Client => "client",
+            Self::Daemon(daemon) if daemon.replicates => "daemon, but by the client where they are made of copied files alone",
             _ => "daemon",
         };
         debug!("images are pushed by the {by}; the registry answers in {answers_in:.0?}");
@@ -85,10 +89,20 @@ impl Engine {
         other.then(|| format!("images do not go through the client here: the {by} pushes them"))
     }
 
-    /// Whether [`Self::push_as`] sends what several images share once, though it is given them at the same time.
-    #[must_use]
-    pub fn sends_layers_once(&self) -> bool {
-        matches!(self, Self::Daemon(daemon) if daemon.stages())
+    /// Whether [`Self::push_as`] brings the image to this registry through this program: what it shares with others is sent once
+    /// then, though they are given at the same time.
+    pub async fn stages(&self, built: &Built, host: &str, step: &str) -> bool {
+        match self {
+            Self::Daemon(daemon) => daemon.stages(built, host, step).await,
+            Self::Remote(_) => false,
+        }
+    }
+
+    /// The registry has it as this manifest.
+    pub fn has_pushed(&self, built: &Built, repository: &Repository, manifest: &Manifest) {
+        if let Self::Daemon(daemon) = self {
+            daemon.staging.learn(built, repository, manifest);
+        }
     }
 
     /// Nothing more is built that [`Self::push_as`] would be given.

@@ -97,6 +97,8 @@ pub struct Daemon {
     /// It is on this machine.
     is_local: bool,
     push_by: PushBy,
+    /// Whether images that this program can make again are its to push; only `BuildKit` tells how it made them.
+    replicates: bool,
     /// It was found not to reach the registry.
     cut_off: AtomicBool,
     staging: Staging,
@@ -173,6 +175,7 @@ impl Daemon {
         let mut builder = buildkit?.map_or(Builder::Classic, |buildkit| Builder::BuildKit(Box::new(buildkit)));
         if let Builder::BuildKit(buildkit) = &mut builder {
             buildkit.network = facts.network;
+            buildkit.settles = facts.store == Store::GraphDriver;
             buildkit.links = facts.version.major() >= DOCKERFILE_1_4_SINCE;
         }
         let siblings = SiblingNames::new(machine::random()[..8].to_owned());
@@ -181,6 +184,7 @@ impl Daemon {
             docker: facts.docker,
             is_local: matches!(endpoint.address, Address::Unix(_)),
             push_by: PushBy::Daemon,
+            replicates: false,
             cut_off: AtomicBool::new(false),
             access,
             builder,
@@ -220,9 +224,15 @@ impl Daemon {
         self.store == Store::Containerd && !self.builds_classically()
     }
 
-    /// Whether images go through this program to the registry. From containerd's store they come in another form.
-    fn stages(&self) -> bool {
-        self.store == Store::GraphDriver && (self.push_by == PushBy::Client || self.cut_off.load(Relaxed))
+    /// Whether the image goes through this program to the registry. From containerd's store it comes in another form.
+    async fn stages(&self, built: &Built, host: &str, step: &str) -> bool {
+        if self.store != Store::GraphDriver {
+            return false;
+        }
+        if self.replicates {
+            self.staging.replicate(built, host, step).await;
+        }
+        self.push_by == PushBy::Client || self.cut_off.load(Relaxed) || self.staging.suits(built, host)
     }
 
     /// For one image a daemon waits for twice as many answers, and of several it pushes only some at once; but images have to be

@@ -36,7 +36,7 @@ impl Daemon {
     pub(super) async fn push_as(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
         // no daemon exports an image without layers (moby, `image/tarexport/save.go`)
         let can_be_staged = self.store == Store::GraphDriver && !built.layers.is_empty();
-        if can_be_staged && self.stages() {
+        if can_be_staged && self.stages(built, reference.host(), step).await {
             return self.staging.stage(built, reference, step, events).await;
         }
         let pushed = self.push_tagged(built, reference, step, events).await;

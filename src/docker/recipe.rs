@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::buildkit::{Look, Origin};
+use super::buildkit::{Look, Origin, Replica};
 use crate::context::{Contexts, Inline};
 use crate::docker_config::Secret;
 use crate::dockerfile::Reads;
@@ -28,6 +28,8 @@ pub struct Built {
     pub(super) has_folder: Option<bool>,
     /// Where what stands on it can be built without fetching it.
     pub(super) origin: Option<Arc<Origin>>,
+    /// What of it can be made again, in a graph driver store.
+    pub(super) replica: Option<Arc<Replica>>,
 }
 
 /// An image of this run that others stand on.
@@ -71,6 +73,7 @@ impl Built {
             id: made.id,
             has_folder: made.has_folder,
             origin: made.origin,
+            replica: None,
         }
     }
 }
@@ -84,6 +87,8 @@ pub(super) struct Made {
     pub(super) has_folder: Option<bool>,
     /// By BuildKit alone.
     pub(super) origin: Option<Arc<Origin>>,
+    /// What of it can be made again, in a graph driver store.
+    pub(super) replica: Option<Arc<Replica>>,
 }
 
 /// What an image is called.

@@ -115,6 +115,7 @@ impl Remote {
     async fn combined(&self, built: &[Built], platforms: Vec<Vec<String>>, recipe: Recipe<'_>) -> Result<Built, Error> {
         let reads = built.iter().map(|built| &built.reads).find(|reads| **reads == Reads::Whole);
         let mut made = Made {
+            replica: None,
             id: built[0].id.clone(),
             cached: built.iter().all(|built| built.cached),
             has_folder: built

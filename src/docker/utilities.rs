@@ -8,9 +8,10 @@ use std::io::Read;
 use std::path::Path;
 use std::slice;
 use std::str;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Error;
+use bytes::Bytes;
 use elf::ElfBytes;
 use elf::abi::{EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_RISCV, EM_S390, EM_X86_64, PT_INTERP};
 use elf::endian::AnyEndian;
@@ -58,6 +59,8 @@ pub struct Addition<'a> {
 pub struct Busybox {
     binary: Arc<Vec<u8>>,
     applets: Arc<BTreeSet<String>>,
+    /// Made when it is first asked for.
+    archive: Arc<OnceLock<Bytes>>,
 }
 
 impl Busybox {
@@ -106,6 +109,7 @@ impl Busybox {
         Ok(Self {
             binary: Arc::new(binary),
             applets: Arc::new(applets),
+            archive: Arc::default(),
         })
     }
 
@@ -114,10 +118,13 @@ impl Busybox {
         &self.binary
     }
 
-    fn archive(&self) -> Result<Vec<u8>, Error> {
+    fn archive(&self) -> Result<Bytes, Error> {
+        if let Some(archive) = self.archive.get() {
+            return Ok(archive.clone());
+        }
         let entry = |path: String, content: &[u8], mode, kind| Inline {
             path,
-            content: content.to_vec(),
+            content: Bytes::copy_from_slice(content),
             mode,
             kind,
         };
@@ -127,7 +134,8 @@ impl Busybox {
         ];
         let applets = self.applets.iter().filter(|applet| *applet != "busybox");
         files.extend(applets.map(|applet| entry(format!("{FOLDER}/{applet}"), b"busybox", 0o777, EntryType::Symlink)));
-        context::archive(&files)
+        let archive = context::archive(&files)?.into();
+        Ok(self.archive.get_or_init(|| archive).clone())
     }
 }
 
@@ -248,8 +256,12 @@ impl<'a> Addition<'a> {
     /// One for each platform.
     pub(super) fn archives(&self) -> Result<Vec<Inline>, Error> {
         let archives = self.platforms.iter().map(|platform| {
-            let content = self.utilities[platform].archive()?;
-            Ok(Inline::file(&archive(platform), &content, 0o644))
+            Ok(Inline {
+                path: archive(platform),
+                content: self.utilities[platform].archive()?,
+                mode: 0o644,
+                kind: EntryType::Regular,
+            })
         });
         archives.collect()
     }

@@ -232,11 +232,12 @@ impl<'p> Carrying<'p, '_> {
     }
 
     async fn stage(&self, index: usize, image: &Built) -> Outcome<Pushed> {
-        let label = self.release.plan.steps[index].label();
+        let step = &self.release.plan.steps[index];
+        let (label, host) = (step.label(), step.reference.host());
         let staging = async {
             let stage_one = self.builds.timed(index, self.stage_one(index, image));
             // the more images it has at once, the fewer exports
-            if self.builds.workshop().engine.sends_layers_once() {
+            if self.builds.workshop().engine.stages(image, host, &label).await {
                 return stage_one.await;
             }
             let stage_one = async {
@@ -291,6 +292,9 @@ impl<'p> Carrying<'p, '_> {
                 Some(manifest) => manifest.clone(),
                 None => manifest(&repository, &pushed.digest).await?,
             };
+            if by_daemon {
+                engine.has_pushed(image, repository.repository(), &found);
+            }
             keep(&repository, &found, tags).await?;
             Ok::<_, Problem>(found)
         };

@@ -36,8 +36,12 @@ pub fn needs_no_daemon() -> bool {
 
 /// Whether builds push by themselves, and tell nothing of it while they do.
 pub fn push_is_part_of_the_build() -> bool {
-    let is_classic = env::var("DOCKER_BUILDKIT").is_ok_and(|value| value == "0");
-    needs_no_daemon() || (can_be_apart() && !is_classic)
+    needs_no_daemon() || (can_be_apart() && !is_classic())
+}
+
+/// Whether this run is for the builder without `BuildKit`.
+pub fn is_classic() -> bool {
+    env::var("DOCKER_BUILDKIT").is_ok_and(|value| value == "0")
 }
 
 /// Whether this run is for images that the client pushes.

@@ -23,6 +23,7 @@ mod publishing;
 mod reads;
 mod registry;
 mod releases;
+mod replicas;
 #[path = "../registry/server.rs"]
 #[expect(dead_code, reason = "the tests of the registry client use the rest")]
 mod server;

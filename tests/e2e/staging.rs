@@ -18,7 +18,8 @@ use crate::support::{Project, Ran, provided};
 const PUSH: [&str; 3] = ["push-all", "--push-by", "client"];
 const IMAGES: [&str; 3] = ["base", "api", "web"];
 
-/// Two images on one base, each with a layer of its own of several megabytes. None where no daemon would push.
+/// Two images on one base, each with a layer of its own of several megabytes, by patterns, so that none can be made again
+/// without the daemon. None where no daemon would push.
 fn project() -> Option<Project> {
     if needs_no_daemon() {
         return None;
@@ -28,7 +29,7 @@ fn project() -> Option<Project> {
     let project = IMAGES.iter().fold(project, |project, name| {
         let from = if *name == "base" { "scratch" } else { "base" };
         project
-            .file(&format!("{name}/Dockerfile"), format!("FROM {from}\nCOPY data /{name}\n"))
+            .file(&format!("{name}/Dockerfile"), format!("FROM {from}\nCOPY [d]ata /{name}\n"))
             .file(&format!("{name}/data"), content(name, &of))
     });
     (!project.has_containerd_store()).then_some(project)
@@ -49,7 +50,7 @@ fn is_mount(seen: &Seen) -> bool {
 
 /// Whether an independent client finds all digests, sizes and uncompressed layers right.
 #[track_caller]
-fn is_valid(project: &Project, image: &str) {
+pub fn is_valid(project: &Project, image: &str) {
     let mut crane = Command::new(provided("LATTICE_TEST_CRANE"));
     crane.args(["validate", "--remote", &format!("{}/kevin-{image}", project.registry)]);
     Ran::of(crane.output().expect("crane runs")).ok();

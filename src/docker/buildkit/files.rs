@@ -12,28 +12,21 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Error};
+use bollard::fsutil::types::Packet;
 use bollard::fsutil::types::packet::PacketType;
-use bollard::fsutil::types::{Packet, Stat};
 use bollard::moby::filesync::v1::file_sync_server::FileSync;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
-use crate::context::{CHANGED, Context, Entry, Inline, Kind, open, shown};
+use super::folder::Folder;
+use crate::context::{CHANGED, Kind, open};
 use crate::dockerfile::Reads;
-use crate::problem::{Problem, printable};
+use crate::problem::printable;
 
 const CHUNK: usize = 128 << 10;
 const PACKETS_AHEAD: usize = 8;
-const NANOSECONDS: u32 = 1_000_000_000;
-
-/// Bits of a mode as Go's `io/fs` has them, which is how fsutil sends it.
-const GO_FOLDER: u32 = 1 << 31;
-const GO_LINK: u32 = 1 << 27;
-const GO_SETUID: u32 = 1 << 23;
-const GO_SETGID: u32 = 1 << 22;
-const GO_STICKY: u32 = 1 << 20;
 
 /// The folders of one build, by the names that its frontend asks for them.
 #[derive(Clone)]
@@ -72,141 +65,6 @@ impl Outcome {
     }
 }
 
-/// Files, in the order of their paths' components.
-pub(super) enum Folder {
-    Context {
-        context: Arc<Context>,
-        /// As [`hard_links`] has them.
-        links: HashMap<usize, usize>,
-    },
-    Inline(Vec<Inline>),
-}
-
-impl Folder {
-    /// # Errors
-    /// A name that is not in UTF-8, which is what BuildKit takes.
-    pub(super) fn of_context(context: Arc<Context>) -> Result<Self, Error> {
-        for entry in &context.entries {
-            if entry.path.to_str().is_none() {
-                return Err(not_utf8(&format!("{} is not a name in UTF-8", shown(&entry.path))).into());
-            }
-            if let Kind::Link(target) = &entry.kind
-                && target.to_str().is_none()
-            {
-                return Err(not_utf8(&format!("the link {} leads to a name that is not UTF-8", shown(&entry.path))).into());
-            }
-        }
-        Ok(Self::Context {
-            links: hard_links(&context),
-            context,
-        })
-    }
-
-    pub(super) fn of_inline(files: &[Inline]) -> Self {
-        let mut files = files.to_vec();
-        files.sort_by(|a, b| a.path.split('/').cmp(b.path.split('/')));
-        Self::Inline(files)
-    }
-
-    /// Of the file that the receiver knows by this number, in bytes.
-    fn size(&self, id: u32) -> u64 {
-        let id = usize::try_from(id).unwrap_or(usize::MAX);
-        match self {
-            Self::Context { context, .. } => context.entries.get(id).map_or(0, |entry| match entry.kind {
-                Kind::File { size, .. } => size,
-                Kind::Folder | Kind::Link(_) => 0,
-            }),
-            Self::Inline(files) => files.get(id).map_or(0, |file| file.content.len() as u64),
-        }
-    }
-
-    fn stat(&self, at: usize) -> Option<Stat> {
-        match self {
-            Self::Context { context, links } => {
-                let mut stat = stat(context.entries.get(at)?);
-                if let Some(first) = links.get(&at) {
-                    stat.linkname = context.entries[*first].path.to_string_lossy().into_owned();
-                }
-                Some(stat)
-            }
-            Self::Inline(files) => files.get(at).map(inline_stat),
-        }
-    }
-
-    fn stats(self: Arc<Self>) -> impl Iterator<Item = Stat> {
-        (0..).map_while(move |at| self.stat(at))
-    }
-}
-
-fn stat(entry: &Entry) -> Stat {
-    let mut stat = Stat {
-        path: entry.path.to_string_lossy().into_owned(),
-        mode: go_mode(entry.mode),
-        mod_time: entry.mtime.saturating_mul(i64::from(NANOSECONDS)),
-        ..Stat::default()
-    };
-    match &entry.kind {
-        Kind::Folder => stat.mode |= GO_FOLDER,
-        Kind::Link(target) => {
-            stat.mode |= GO_LINK;
-            stat.linkname = target.to_string_lossy().into_owned();
-        }
-        Kind::File { size, hash, .. } => {
-            stat.size = i64::try_from(*size).unwrap_or(i64::MAX);
-            stat.mod_time = stat.mod_time.saturating_add(nanoseconds(hash));
-        }
-    }
-    stat
-}
-
-fn inline_stat(file: &Inline) -> Stat {
-    let mut stat = Stat {
-        path: file.path.clone(),
-        mode: go_mode(file.mode),
-        mod_time: nanoseconds(&blake3::hash(&file.content)),
-        ..Stat::default()
-    };
-    match file.kind {
-        tar::EntryType::Directory => stat.mode |= GO_FOLDER,
-        tar::EntryType::Symlink => {
-            stat.mode |= GO_LINK;
-            stat.linkname = String::from_utf8_lossy(&file.content).into_owned();
-        }
-        _ => stat.size = i64::try_from(file.content.len()).unwrap_or(i64::MAX),
-    }
-    stat
-}
-
-/// Of a file with several names the first one is sent, and the others as links to it (fsutil, `Stat.linkname`):
-/// by the place of each in the context, that of its first. Its size stays: without it BuildKit takes an unchanged link for a
-/// changed one, and leaves a `.tmp.` file beside it.
-fn hard_links(context: &Context) -> HashMap<usize, usize> {
-    let (mut first, mut links) = (HashMap::new(), HashMap::new());
-    for (at, entry) in context.entries.iter().enumerate() {
-        if let Kind::File { shared: Some(id), .. } = &entry.kind {
-            let first = *first.entry(**id).or_insert(at);
-            if first != at {
-                links.insert(at, first);
-            }
-        }
-    }
-    links
-}
-
-fn not_utf8(fact: &str) -> Problem {
-    Problem::failed(format!("{fact}, which BuildKit needs")).hint("rename it, exclude it in .dockerignore, or build with DOCKER_BUILDKIT=0")
-}
-
-fn go_mode(mode: u32) -> u32 {
-    let bit = |unix: u32, go: u32| if mode & unix == 0 { 0 } else { go };
-    (mode & 0o777) | bit(0o4000, GO_SETUID) | bit(0o2000, GO_SETGID) | bit(0o1000, GO_STICKY)
-}
-
-fn nanoseconds(hash: &blake3::Hash) -> i64 {
-    let [a, b, c, d, ..] = *hash.as_bytes();
-    i64::from(u32::from_le_bytes([a, b, c, d]) % NANOSECONDS)
-}
-
 impl Files {
     pub(super) fn new(folders: impl IntoIterator<Item = (String, Folder)>, parts: HashMap<String, Reads>) -> Self {
         let folders = folders.into_iter().map(|(name, folder)| (name, Arc::new(folder))).collect();
@@ -215,6 +73,10 @@ impl Files {
             parts: Arc::new(parts),
             outcome: Arc::default(),
         }
+    }
+
+    pub(super) fn folders(&self) -> Arc<HashMap<String, Arc<Folder>>> {
+        Arc::clone(&self.folders)
     }
 
     fn offers(&self, name: &str, asked: Vec<String>) -> bool {
@@ -298,7 +160,9 @@ async fn answer(folder: Arc<Folder>, mut asked: Streaming<Packet>, packets: Pack
     while let Ok(Some(packet)) = asked.message().await {
         match packet.r#type() {
             PacketType::PacketReq => {
-                counts.asked.fetch_add(told.size(packet.id), Relaxed);
+                counts
+                    .asked
+                    .fetch_add(told.size(usize::try_from(packet.id).unwrap_or(usize::MAX)), Relaxed);
                 let _ = ids.send(packet.id);
             }
             PacketType::PacketFin => {
@@ -474,11 +338,5 @@ mod tests {
         fs::write(dir.path().join("f"), "g").expect("written");
         let (result, _) = sent(&folder);
         assert!(format!("{:#}", result.expect_err("refused")).contains("changed while it was sent"));
-    }
-
-    #[test]
-    fn modes_are_gos() {
-        assert_eq!(go_mode(0o4755), GO_SETUID | 0o755);
-        assert_eq!(go_mode(0o3700), GO_SETGID | GO_STICKY | 0o700);
     }
 }

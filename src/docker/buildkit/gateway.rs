@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use anyhow::Error;
+use anyhow::{Context as _, Error};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bollard::fsutil::types::Stat;
@@ -17,6 +17,7 @@ use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
 use super::LARGEST_ANSWER;
+use super::llb::Definition;
 use super::solve::said;
 
 /// Tells which build a call is about (moby/buildkit, `client/buildid`).
@@ -76,9 +77,40 @@ impl Question {
 pub(super) struct Made {
     /// For the exporter.
     result: Bytes,
+    /// By which the builder knows it.
+    one: Option<String>,
     pub(super) definitions: Definitions,
     /// Whether it has the folder that was looked for, if one was.
     pub(super) has_folder: Option<bool>,
+}
+
+/// What was made for one platform.
+pub(super) struct One {
+    pub(super) result: String,
+    pub(super) definition: Bytes,
+    pub(super) config: Bytes,
+}
+
+impl Made {
+    /// Where it is for one platform.
+    pub(super) fn one(&self) -> Option<One> {
+        let part = self.definitions.0.get("")?;
+        Some(One {
+            result: self.one.clone()?,
+            definition: part.definition.clone(),
+            config: part.config.clone()?,
+        })
+    }
+
+    /// Gives the exporter another configuration.
+    pub(super) fn set_config(&mut self, config: Bytes) {
+        let other = Answer {
+            metadata: HashMap::from([(CONFIG.to_owned(), config)]),
+            ..Answer::default()
+        };
+        // of messages one after another, the last one counts (Protocol Buffers, encoding)
+        self.result = [&self.result[..], &other.encode_to_vec()].concat().into();
+    }
 }
 
 /// How an image was made, for builds that stand on it: by platform, or under no name where there is one alone.
@@ -92,6 +124,7 @@ struct Part {
 }
 
 /// The line to the build that is under way.
+#[derive(Clone)]
 pub(super) struct Bridge {
     grpc: Grpc<Channel>,
     build: MetadataValue<Ascii>,
@@ -126,6 +159,7 @@ impl Bridge {
         };
         Ok(Made {
             result,
+            one: answer.one.as_ref().map(|one| one.id.clone()),
             definitions: answer.definitions(),
             has_folder,
         })
@@ -168,10 +202,38 @@ impl Bridge {
             allow_result_return: true,
             allow_result_array_ref: true,
             frontend_inputs: question.inputs,
+            ..Solve::default()
         };
         let solved: Solved = self.call("Solve", asked).await?;
         let answer = Answer::decode(solved.result.clone())?;
         Ok((solved.result, answer))
+    }
+
+    /// What was made on the way, by which the builder knows it.
+    ///
+    /// # Errors
+    /// When the build has ended.
+    pub(super) async fn step(&mut self, definition: Definition) -> Result<String, Error> {
+        let asked = Solve {
+            definition: Some(definition),
+            allow_result_return: true,
+            allow_result_array_ref: true,
+            ..Solve::default()
+        };
+        let solved: Solved = self.call("Solve", asked).await?;
+        let answer = Answer::decode(solved.result)?;
+        Ok(answer.one.context("the builder made nothing of a part of the build")?.id)
+    }
+
+    /// # Errors
+    /// When there is nothing at this path.
+    pub(super) async fn stat(&mut self, result: &str, path: String) -> Result<Stat, Error> {
+        let asked = StatFile {
+            r#ref: result.to_owned(),
+            path,
+        };
+        let found: Found = self.call("StatFile", asked).await?;
+        found.stat.context("the builder told nothing of a folder")
     }
 
     /// Whether there is something of this name in the root, for any platform.
@@ -220,6 +282,8 @@ pub(in crate::docker) enum Look {
 
 #[derive(Clone, PartialEq, Message)]
 struct Solve {
+    #[prost(message, optional, tag = "1")]
+    definition: Option<Definition>,
     #[prost(string, tag = "2")]
     frontend: String,
     #[prost(map = "string, string", tag = "3")]
@@ -321,6 +385,20 @@ struct ReadDir {
 struct Listed {
     #[prost(message, repeated, tag = "1")]
     entries: Vec<Stat>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StatFile {
+    #[prost(string, tag = "1")]
+    r#ref: String,
+    #[prost(string, tag = "2")]
+    path: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Found {
+    #[prost(message, optional, tag = "1")]
+    stat: Option<Stat>,
 }
 
 #[derive(Clone, PartialEq, Message)]

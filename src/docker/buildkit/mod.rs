@@ -1,9 +1,12 @@
 //! Builds through a BuildKit, a daemon's or another: only files that changed travel.
 
 mod files;
+mod folder;
 mod gateway;
 mod line;
+mod llb;
 mod received;
+mod replica;
 mod request;
 mod secrets;
 mod session;
@@ -32,16 +35,18 @@ use crate::event::{Event, Events};
 use crate::machine;
 use crate::manifest::SecretSource;
 use crate::problem::Problem;
-use files::{AsksForMore, Files, Folder};
+use files::{AsksForMore, Files};
+use folder::Folder;
 pub(super) use gateway::Look;
 use gateway::{Bridge, Definitions, Question};
 use line::Line;
 use received::Received;
+pub(super) use replica::Replica;
 use request::Asked;
 pub(super) use request::{Export, Push};
 use secrets::{Agents, Given};
 use session::{Offer, Session};
-use solve::Solved;
+use solve::{Making, Settling, Solved};
 
 const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
@@ -65,6 +70,8 @@ pub(super) struct BuildKit {
     pub(super) platforms: Vec<String>,
     /// Whether its frontend knows `COPY --link` (Dockerfile 1.4).
     pub(super) links: bool,
+    /// Whether what it makes gets into a graph driver store, where instructions have the times that they are given.
+    pub(super) settles: bool,
 }
 
 /// How an image was made, for the BuildKit that has made it.
@@ -114,6 +121,7 @@ impl BuildKit {
             network: None,
             platforms: Vec::new(),
             links: false,
+            settles: false,
         }
     }
 
@@ -217,6 +225,7 @@ impl BuildKit {
                 builder: self.id.clone(),
                 definitions: solved.made.definitions,
             })),
+            replica: solved.replica.map(Arc::new),
         })
     }
 
@@ -247,6 +256,10 @@ impl BuildKit {
 
     async fn solve_once(&self, solve: &Solve<'_>, files: Files, step: &str, events: &Events) -> Result<Solved, Error> {
         let shared_key = format!("{:x}", Sha256::digest(format!("{}\n{}", self.access.machine, solve.shared)));
+        let settling = Settling {
+            folders: files.folders(),
+            replicates: solve.asked.replicates,
+        };
         let offer = Offer {
             files,
             credentials: self.access.credentials.clone(),
@@ -262,7 +275,12 @@ impl BuildKit {
             ..solve.asked.request.clone()
         };
         let bridge = Bridge::to(self.channel.clone(), &build)?;
-        let making = (bridge, solve.asked.question.clone(), solve.look);
+        let making = Making {
+            bridge,
+            question: solve.asked.question.clone(),
+            look: solve.look,
+            settling: self.settles.then_some(settling),
+        };
         solve::solve(self.control(), request, making, step, events).await
     }
 }

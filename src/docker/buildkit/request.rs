@@ -19,6 +19,8 @@ const HOST_NETWORK: &str = "host";
 pub(in crate::docker) enum Export<'a> {
     /// It goes into the daemon's image store, under this name.
     Store(&'a Reference),
+    /// It does, and is to be made again as far as that can be done.
+    Replicated(&'a Reference),
     /// The daemon stores it, and pushes it.
     StoreAndPush(Push<'a>),
     Push(Push<'a>),
@@ -49,7 +51,7 @@ impl Export<'_> {
         };
         match self {
             // without a name, equal images of builds at the same time get in each other's way in the containerd store
-            Self::Store(reference) => ("moby", vec![("name", reference.to_string())]),
+            Self::Store(reference) | Self::Replicated(reference) => ("moby", vec![("name", reference.to_string())]),
             // a container unpacks it when there is one
             Self::StoreAndPush(push) => ("image", [pushed(push), vec![("unpack", no())]].concat()),
             Self::Push(push) => ("image", [pushed(push), vec![("store", no())]].concat()),
@@ -63,13 +65,18 @@ impl Export<'_> {
 pub(super) struct Asked {
     pub(super) question: Question,
     pub(super) request: SolveRequest,
+    pub(super) replicates: bool,
 }
 
 /// `network` is for builds that ask for none.
 pub(super) fn of_recipe(recipe: Recipe<'_>, export: Export<'_>, network: Option<&str>) -> Asked {
     let build = recipe.build;
     let network = build.network.as_deref().filter(|network| *network != "default").or(network);
-    let Asked { mut question, mut request } = of_platforms(&build.platforms, export);
+    let Asked {
+        mut question,
+        mut request,
+        replicates,
+    } = of_platforms(&build.platforms, export);
     let mut set = |key: String, value: &str| question.set(key, value);
     if let Some(target) = &build.target {
         set("target".to_owned(), target);
@@ -105,7 +112,11 @@ pub(super) fn of_recipe(recipe: Recipe<'_>, export: Export<'_>, network: Option<
         exports: build.cache_to.iter().map(|text| cache_entry(text)).collect(),
         ..CacheOptions::default()
     });
-    Asked { question, request }
+    Asked {
+        question,
+        request,
+        replicates,
+    }
 }
 
 pub(super) fn of_platforms(platforms: &[String], export: Export<'_>) -> Asked {
@@ -119,7 +130,11 @@ pub(super) fn of_platforms(platforms: &[String], export: Export<'_>) -> Asked {
         exporter_attrs_deprecated: attributes.collect(),
         ..SolveRequest::default()
     };
-    Asked { question, request }
+    Asked {
+        question,
+        request,
+        replicates: matches!(export, Export::Replicated(_)),
+    }
 }
 
 /// `type=registry,ref=...`, or the image alone (Docker's `--cache-from`).

@@ -2,18 +2,22 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Error;
 use bollard::moby::buildkit::v1::control_client::ControlClient;
 use bollard::moby::buildkit::v1::{SolveRequest, StatusRequest, StatusResponse, Vertex};
 use futures_util::future;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use tracing::Span;
+use tracing::{Span, debug};
 
+use super::folder::Folder;
 use super::gateway::{Bridge, Look, Made, Question};
+use super::replica::{Plan, Replica};
 use crate::docker::instructions::{self, Cache};
 use crate::event::{Event, Events, Speaker};
 use crate::problem::printable;
@@ -28,13 +32,29 @@ pub(super) struct Solved {
     /// Every instruction came from the cache.
     pub(super) cached: bool,
     pub(super) made: Made,
+    pub(super) replica: Option<Replica>,
 }
 
-/// The bridge is to the build of `request`.
+/// What the client's part of a build is.
+pub(super) struct Making {
+    /// To the build that is asked for.
+    pub(super) bridge: Bridge,
+    pub(super) question: Question,
+    pub(super) look: Option<Look>,
+    /// Where instructions that only copy files are to have times of our own.
+    pub(super) settling: Option<Settling>,
+}
+
+pub(super) struct Settling {
+    pub(super) folders: Arc<HashMap<String, Arc<Folder>>>,
+    /// What is made is to be made again.
+    pub(super) replicates: bool,
+}
+
 pub(super) async fn solve(
     mut client: ControlClient<Channel>,
     request: SolveRequest,
-    (bridge, question, look): (Bridge, Question, Option<Look>),
+    making: Making,
     step: &str,
     events: &Events,
 ) -> Result<Solved, Error> {
@@ -57,33 +77,39 @@ pub(super) async fn solve(
         Ok::<_, Status>(())
     };
     // without its progress a build is still a build
-    let (solved, _) = tokio::join!(made(solving, bridge, question, look), watching);
-    let (answer, made) = solved?;
+    let (solved, _) = tokio::join!(made(solving, making), watching);
+    let (answer, made, replica) = solved?;
     Ok(Solved {
         answer: answer.into_inner().exporter_response,
         cached: progress.cache.all_hit(),
         made,
+        replica,
     })
 }
 
 /// `solving` ends when it was told to, or because it cannot go on.
-async fn made<A>(
-    solving: impl Future<Output = Result<A, Error>>,
-    mut bridge: Bridge,
-    question: Question,
-    look: Option<Look>,
-) -> Result<(A, Made), Error> {
+async fn made<A>(solving: impl Future<Output = Result<A, Error>>, making: Making) -> Result<(A, Made, Option<Replica>), Error> {
+    let Making {
+        mut bridge,
+        question,
+        look,
+        settling,
+    } = making;
     let mut solving = pin!(solving);
     let made = tokio::select! {
         ended = &mut solving => return Err(ended.err().unwrap_or_else(|| Error::msg("the builder ended the build"))),
         made = bridge.make(question, look) => made,
     };
     match made {
-        Ok(made) => {
+        Ok(mut made) => {
+            let replica = match settling {
+                Some(settling) => settled(&mut made, &bridge, settling).await,
+                None => None,
+            };
             let (exported, solved) = tokio::join!(bridge.export(&made), solving);
             let answer = solved?;
             exported?;
-            Ok((answer, made))
+            Ok((answer, made, replica))
         }
         Err(error) => {
             // the last words of what failed come before the end
@@ -91,6 +117,19 @@ async fn made<A>(
             Err(error)
         }
     }
+}
+
+/// Settles what the exporter would leave to chance.
+async fn settled(made: &mut Made, bridge: &Bridge, settling: Settling) -> Option<Replica> {
+    let (one, folders) = (made.one()?, settling.folders);
+    let planning = spawn_blocking(move || Some((Plan::of(&one, &folders)?, one)));
+    let (plan, one) = planning.await.ok()??;
+    made.set_config(plan.config()?);
+    if !settling.replicates {
+        return None;
+    }
+    let replica = plan.looked_up(bridge, &one).await;
+    replica.inspect_err(|error| debug!("it cannot be made again: {error:#}")).ok()
 }
 
 pub(super) fn said(status: &Status) -> Error {

@@ -7,11 +7,13 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write as _};
+use std::os::unix::fs::FileExt as _;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tar::Entry;
 
+use super::Layer;
 use crate::reference::Digest;
 
 /// More than any configuration has.
@@ -26,16 +28,26 @@ pub(super) struct Wanted {
     pub(super) configs: BTreeSet<Digest>,
 }
 
-/// An uncompressed layer, in a file without a name.
+/// In a file without a name.
 #[derive(Debug)]
-pub(super) struct Layer {
+pub(super) struct Spooled {
     pub(super) file: File,
     pub(super) size: u64,
 }
 
+impl Layer for Spooled {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_block(&self, start: u64, block: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(block, start)
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum Found {
-    Layer(Layer),
+    Layer(Spooled),
     Config(Bytes),
 }
 
@@ -97,7 +109,7 @@ impl Part {
     }
 }
 
-fn kept(entry: &mut Entry<'_, impl Read>, mut file: File) -> io::Result<(Digest, Layer)> {
+fn kept(entry: &mut Entry<'_, impl Read>, mut file: File) -> io::Result<(Digest, Spooled)> {
     let (mut hasher, mut size, mut part) = (Sha256::new(), 0, vec![0; A_PART]);
     loop {
         let read = entry.read(&mut part)?;
@@ -111,7 +123,7 @@ fn kept(entry: &mut Entry<'_, impl Read>, mut file: File) -> io::Result<(Digest,
     if size != entry.size() {
         return Err(io::Error::new(ErrorKind::UnexpectedEof, "it ends within a layer"));
     }
-    Ok((Digest::finish(hasher), Layer { file, size }))
+    Ok((Digest::finish(hasher), Spooled { file, size }))
 }
 
 fn must_be(digest: &Digest, named: Option<&Digest>) -> io::Result<()> {
@@ -161,7 +173,7 @@ mod tests {
                 Found::Config(content) => content.to_vec(),
                 Found::Layer(layer) => {
                     let mut content = vec![0; usize::try_from(layer.size).expect("small")];
-                    std::os::unix::fs::FileExt::read_exact_at(&layer.file, &mut content, 0).expect("read");
+                    layer.read_block(0, &mut content).expect("read");
                     content
                 }
             };

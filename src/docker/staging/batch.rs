@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use super::archive::{self, Found, Layer, Wanted};
+use super::Layer;
+use super::archive::{self, Found, Wanted};
 use super::layers::Layers;
 use crate::docker::said;
 use crate::machine;
@@ -112,7 +113,7 @@ struct Arrived {
 
 #[derive(Default)]
 struct State {
-    layers: BTreeMap<Digest, Arc<Layer>>,
+    layers: BTreeMap<Digest, Arc<dyn Layer>>,
     configs: BTreeMap<Digest, Bytes>,
     /// How it ended.
     end: Option<Result<(), String>>,
@@ -216,7 +217,7 @@ impl Arrived {
 }
 
 impl Batch {
-    pub(super) async fn layer(&self, layer: &Digest) -> Result<Arc<Layer>, Error> {
+    pub(super) async fn layer(&self, layer: &Digest) -> Result<Arc<dyn Layer>, Error> {
         self.arrived(layer, |state| state.layers.get(layer).cloned()).await
     }
 

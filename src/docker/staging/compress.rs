@@ -2,7 +2,6 @@
 //! have any other behind it (RFC 1951, section 3.2.3), and checksums can be put together.
 
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -11,12 +10,12 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::archive::Layer;
+use super::Layer;
 use crate::machine;
 use crate::registry::ByteStream;
 
 /// Bytes of a layer in one block. Whatever changes here changes the digests of all layers.
-const BLOCK: usize = 256 << 10;
+pub(in crate::docker) const BLOCK: usize = 256 << 10;
 /// What comes out is hardly ever larger than at level 6, which Docker takes.
 const LEVEL: Compression = Compression::new(5);
 /// Of a block, so many samples of that many bytes tell whether it is worth to be compressed.
@@ -58,14 +57,14 @@ impl Gzip {
     }
 
     /// The same bytes each time. `reached` is told how far into the layer they come.
-    pub(super) fn stream(&self, layer: Arc<Layer>, reached: impl Fn(u64) + Send + 'static) -> ByteStream {
+    pub(super) fn stream(&self, layer: Arc<dyn Layer>, reached: impl Fn(u64) + Send + 'static) -> ByteStream {
         let gzip = self.clone();
-        let size = layer.size;
+        let size = layer.size();
         let compressed = stream::iter((0..size.max(1)).step_by(BLOCK)).map(move |start| {
-            let (gzip, layer) = (gzip.clone(), layer.clone());
+            let (gzip, layer) = (gzip.clone(), Arc::clone(&layer));
             async move {
                 let place = Arc::clone(&gzip.blocks).acquire_owned().await?;
-                let block = spawn_blocking(move || gzip.block(&layer, start)).await??;
+                let block = spawn_blocking(move || gzip.block(layer.as_ref(), start)).await??;
                 Ok((block, start, place))
             }
         });
@@ -87,7 +86,7 @@ impl Gzip {
         Box::pin(stream::once(async { Ok(Bytes::from_static(&HEADER)) }).chain(sent))
     }
 
-    fn block(&self, layer: &Layer, start: u64) -> io::Result<Block> {
+    fn block(&self, layer: &dyn Layer, start: u64) -> io::Result<Block> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut worker = idle().pop().unwrap_or_else(Worker::new);
         let block = worker.block(layer, start);
@@ -106,10 +105,10 @@ impl Worker {
         }
     }
 
-    fn block(&mut self, layer: &Layer, start: u64) -> io::Result<Block> {
-        let rest = layer.size - start;
+    fn block(&mut self, layer: &dyn Layer, start: u64) -> io::Result<Block> {
+        let rest = layer.size() - start;
         let length = usize::try_from(rest).map_or(BLOCK, |rest| rest.min(BLOCK));
-        layer.file.read_exact_at(&mut self.content[..length], start)?;
+        layer.read_block(start, &mut self.content[..length])?;
         let content = &self.content[..length];
         let (deflate, compressed) = (&mut self.deflate, &mut self.compressed);
         // archives, pictures and models are compressed already, and would take the longest
@@ -146,13 +145,14 @@ fn squeeze(deflate: &mut Compress, level: Compression, content: &[u8], flush: Fl
 
 #[cfg(test)]
 mod tests {
+    use super::super::archive::Spooled;
     use super::*;
     use std::io::{Read as _, Write as _};
 
     async fn through(content: &[u8]) -> (Vec<u8>, Vec<u64>) {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(content).expect("written");
-        let layer = Arc::new(Layer {
+        let layer = Arc::new(Spooled {
             size: content.len() as u64,
             file,
         });

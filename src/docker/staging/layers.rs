@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use tokio::sync::{Mutex as Turn, Semaphore};
 use tracing::debug;
 
-use super::archive::Layer;
+use super::Layer;
 use super::compress::Gzip;
 use super::known::{Blob, Known};
 use crate::problem::Problem;
@@ -84,7 +84,7 @@ impl Layers {
         progress: &Arc<Progress>,
     ) -> Result<Blob, Error>
     where
-        F: Future<Output = Result<Arc<Layer>, Error>>,
+        F: Future<Output = Result<Arc<dyn Layer>, Error>>,
     {
         let place = self.place(layer);
         let mut place = place.lock().await;
@@ -133,13 +133,13 @@ impl Layers {
         }
     }
 
-    async fn upload(&self, layer: Arc<Layer>, repository: &Remote, progress: &Arc<Progress>) -> Result<Blob, Error> {
+    async fn upload(&self, layer: Arc<dyn Layer>, repository: &Remote, progress: &Arc<Progress>) -> Result<Blob, Error> {
         let _permit = self.uploads.acquire().await?;
         let (gzip, progress) = (self.gzip.clone(), Arc::clone(progress));
         let most = Arc::new(AtomicU64::new(0));
-        progress.total.fetch_add(layer.size, Relaxed);
+        progress.total.fetch_add(layer.size(), Relaxed);
         let content = Content::stream(None, move || {
-            let (most, progress, size) = (Arc::clone(&most), Arc::clone(&progress), layer.size);
+            let (most, progress, size) = (Arc::clone(&most), Arc::clone(&progress), layer.size());
             gzip.stream(Arc::clone(&layer), move |reached| {
                 let reached = reached.min(size);
                 // what is sent again is not counted again
@@ -152,6 +152,21 @@ impl Layers {
             digest: uploaded.digest,
             size: uploaded.size,
         })
+    }
+
+    /// Whether the layer is brought in this run.
+    pub(super) fn is_placed(&self, layer: &Digest) -> bool {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).contains_key(layer)
+    }
+
+    /// Whether some repository of the registry is known to have had the layer.
+    pub(super) fn is_known(&self, layer: &Digest, host: &str) -> bool {
+        self.with_known(host, |known| known.get(layer)).is_some()
+    }
+
+    /// The repository has the layer as this blob.
+    pub(super) fn learn(&self, layer: &Digest, blob: &Blob, repository: &Repository) {
+        self.with_known(repository.host(), |known| known.learn(layer, blob, repository));
     }
 
     /// Keeps what was learned for later runs.

@@ -1,6 +1,7 @@
 //! Brings images out of a daemon to a registry, instead of the daemon's own push, which compresses each layer on one core.
 //!
-//! Images are exported as `docker save` does it, several at once. What the registry gets is what a push would have brought:
+//! What this program can make again itself is not asked for. Other images are exported as `docker save` does it, several at
+//! once. What the registry gets is what a push would have brought:
 //! the same configuration and layers, in a manifest of the same kind; only the layers' compression differs.
 
 mod archive;
@@ -10,16 +11,23 @@ mod known;
 mod layers;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Error, ensure};
 use bollard::Docker;
+use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, OnceCell};
+use tokio::task::spawn_blocking;
+use tracing::{Instrument as _, debug};
 
 use self::batch::Queue;
+pub(super) use self::compress::BLOCK;
 use self::known::Blob;
 use self::layers::{Layers, Progress};
 use super::meter::metered;
@@ -27,13 +35,43 @@ use super::push::Pushed;
 use super::recipe::Built;
 use crate::event::{Event, Events};
 use crate::problem::Problem;
-use crate::reference::{Digest, Reference};
+use crate::reference::{Digest, Reference, Repository};
 use crate::registry::{self, Manifest, Remote};
+use crate::timing;
 
 /// Docker image manifest version 2, schema 2, and what it names.
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+
+/// An uncompressed layer.
+pub(super) trait Layer: Send + Sync {
+    /// In bytes.
+    fn size(&self) -> u64;
+
+    /// Fills `block`, which is [`BLOCK`] bytes long, or less at the end of the layer. Blocks.
+    fn read_block(&self, start: u64, block: &mut [u8]) -> io::Result<()>;
+
+    /// Whether what it is read from was found to be there no more.
+    fn is_lost(&self) -> bool {
+        false
+    }
+}
+
+/// What of an image need not come out of the daemon.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub(super) config: Option<Bytes>,
+    /// By the digests of their tars.
+    pub(super) layers: BTreeMap<Digest, Arc<dyn Layer>>,
+}
+
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = if self.config.is_some() { "its" } else { "no" };
+        write!(f, "made again: {config} configuration, {} layers", self.layers.len())
+    }
+}
 
 /// Of one run.
 pub(super) struct Staging {
@@ -41,6 +79,50 @@ pub(super) struct Staging {
     registry: registry::Client,
     queue: Queue,
     layers: Layers,
+    own: Mutex<Own>,
+    /// Layers are not pending any more.
+    settled: Notify,
+}
+
+/// The parts that this program has.
+#[derive(Default)]
+struct Own {
+    /// Layers of which it is not known yet.
+    pending: BTreeSet<Digest>,
+    /// By the image's id, what was found once.
+    suits: BTreeMap<Digest, bool>,
+    configs: BTreeMap<Digest, Bytes>,
+    layers: BTreeMap<Digest, Arc<dyn Layer>>,
+}
+
+impl Own {
+    /// Marks `mine` as pending, as soon as none of `layers` is.
+    fn begin(&mut self, layers: &[Digest], mine: &[Digest]) -> bool {
+        let is_free = layers.iter().all(|layer| !self.pending.contains(layer));
+        if is_free {
+            self.pending.extend(mine.iter().cloned());
+        }
+        is_free
+    }
+
+    /// Whether the layer is one that cannot be read any more, and has to come out of the daemon now.
+    fn lose(&mut self, layer: &Digest) -> bool {
+        self.layers.get(layer).is_some_and(|layer| layer.is_lost()) && self.layers.remove(layer).is_some()
+    }
+}
+
+/// Layers that are being made again, until it goes.
+struct Pending<'s> {
+    staging: &'s Staging,
+    layers: &'s [Digest],
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let mut own = self.staging.own();
+        own.pending.retain(|layer| !self.layers.contains(layer));
+        self.staging.settled.notify_waiters();
+    }
 }
 
 impl Staging {
@@ -50,7 +132,88 @@ impl Staging {
             registry,
             queue: Queue::default(),
             layers: Layers::new(cache),
+            own: Mutex::default(),
+            settled: Notify::new(),
         }
+    }
+
+    /// Makes the image again, as far as that can be done, once. It may stand on what is being made again for another.
+    pub(super) async fn replicate(&self, built: &Built, host: &str, step: &str) {
+        let (Some(replica), Ok(layers)) = (&built.replica, digests(&built.layers)) else {
+            return;
+        };
+        let is_mine = replica.claim();
+        let pending = Pending {
+            staging: self,
+            layers: if is_mine { replica.own(&layers) } else { &[] },
+        };
+        loop {
+            let settled = self.settled.notified();
+            if self.own().begin(&layers, pending.layers) {
+                break;
+            }
+            settled.await;
+        }
+        if !is_mine {
+            return;
+        }
+        let there: BTreeSet<Digest> = layers.iter().filter(|layer| self.is_there(layer, host)).cloned().collect();
+        let (replica, id, all) = (Arc::clone(replica), built.id.clone(), layers.clone());
+        let parts = spawn_blocking(move || replica.parts(&id, &all, |layer| there.contains(layer)));
+        if let Ok(parts) = parts.instrument(timing::part_of(step, "make again")).await {
+            debug!("{step}: {parts}");
+            let mut own = self.own();
+            own.configs.extend(parts.config.map(|config| (built.id.clone(), config)));
+            own.layers.extend(parts.layers);
+        }
+        drop(pending);
+    }
+
+    /// Whether the layer is at hand, or known to have been in the registry.
+    fn is_there(&self, layer: &Digest, host: &str) -> bool {
+        self.own().layers.contains_key(layer) || self.layers.is_known(layer, host)
+    }
+
+    /// Whether nothing of the image has to come out of the daemon, as far as is known of the registry.
+    fn has(&self, id: &Digest, layers: &[Digest], host: &str) -> bool {
+        self.own().configs.contains_key(id) && layers.iter().all(|layer| self.is_there(layer, host))
+    }
+
+    /// Whether the image is best brought from here: all of it is at hand, or the daemon would compress and send anew what has
+    /// been brought from here in this run. Equal images are brought alike.
+    pub(super) fn suits(&self, built: &Built, host: &str) -> bool {
+        let Ok(layers) = digests(&built.layers) else { return false };
+        let is_sent = |layer: &Digest| self.own().layers.contains_key(layer) && self.layers.is_placed(layer);
+        let suits = self.has(&built.id, &layers, host) || layers.iter().any(is_sent);
+        *self.own().suits.entry(built.id.clone()).or_insert(suits)
+    }
+
+    /// Somebody else has brought the image to the repository as this manifest.
+    pub(super) fn learn(&self, built: &Built, repository: &Repository, manifest: &Manifest) {
+        #[derive(Deserialize)]
+        struct Content {
+            layers: Vec<Part>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Part {
+            media_type: String,
+            #[serde(flatten)]
+            blob: Blob,
+        }
+        let content: Option<Content> = serde_json::from_slice(manifest.bytes()).ok();
+        let (Some(content), Ok(layers)) = (content, digests(&built.layers)) else {
+            return;
+        };
+        if content.layers.len() == layers.len() {
+            for (layer, part) in layers.iter().zip(&content.layers).filter(|(_, part)| part.media_type == LAYER) {
+                self.layers.learn(layer, &part.blob, repository);
+            }
+        }
+    }
+
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Brings what the image consists of to the repository of `reference`.
@@ -64,7 +227,7 @@ impl Staging {
                 total,
             });
         };
-        let manifest = metered(self.carry(built, reference, &progress), read, tell).await?;
+        let manifest = metered(self.carry(built, reference, step, &progress), read, tell).await?;
         Ok(Pushed {
             digest: manifest.digest().clone(),
             manifest: Some(manifest),
@@ -72,20 +235,43 @@ impl Staging {
         })
     }
 
-    async fn carry(&self, built: &Built, reference: &Reference, progress: &Arc<Progress>) -> Result<Manifest, Error> {
+    async fn carry(&self, built: &Built, reference: &Reference, step: &str, progress: &Arc<Progress>) -> Result<Manifest, Error> {
         let repository = self.registry.repository(reference.repository());
-        let layers: Vec<Digest> = built.layers.iter().map(|layer| layer.parse()).collect::<Result<_, Problem>>()?;
+        let layers = digests(&built.layers)?;
         let distinct: BTreeSet<Digest> = layers.iter().cloned().collect();
-        let exported = self.queue.export(&self.docker, &self.layers, &built.id, &layers, &repository);
-        let batch = exported.await?;
+        let batch = OnceCell::new();
+        let export = || self.queue.export(&self.docker, &self.layers, &built.id, &layers, &repository);
+        let exported = || batch.get_or_try_init(export);
+        if !self.has(&built.id, &layers, repository.repository().host()) {
+            exported().await?;
+        }
         let config = async {
-            let config = batch.config(&built.id).await?;
+            let own = self.own().configs.get(&built.id).cloned();
+            let config = match own {
+                Some(config) => config,
+                None => exported().await?.config(&built.id).await?,
+            };
             must_have(&config, &layers)?;
             upload(&repository, &built.id, config.clone()).await?;
             Ok::<_, Error>(config.len())
         };
         let brought = try_join_all(distinct.iter().map(async |layer| {
-            let blob = self.layers.bring(layer, &repository, || batch.layer(layer), progress).await?;
+            let content = async || {
+                let own = self.own().layers.get(layer).cloned();
+                match own {
+                    Some(own) => Ok(own),
+                    None => exported().await?.layer(layer).await,
+                }
+            };
+            let brought = self.layers.bring(layer, &repository, content, progress).await;
+            let blob = match brought {
+                // files that somebody writes to meanwhile; the daemon has what they were
+                Err(error) if self.own().lose(layer) => {
+                    debug!("{step}: {error:#}");
+                    self.layers.bring(layer, &repository, content, progress).await?
+                }
+                brought => brought?,
+            };
             Ok::<_, Error>((layer, blob))
         }));
         let (config_size, brought) = tokio::try_join!(config, brought)?;
@@ -102,6 +288,10 @@ impl Staging {
     pub(super) fn finish(&self) {
         self.layers.save();
     }
+}
+
+pub(super) fn digests(layers: &[String]) -> Result<Vec<Digest>, Problem> {
+    layers.iter().map(|layer| layer.parse()).collect()
 }
 
 /// The image is what was exported only if its configuration names the very layers.
@@ -123,7 +313,7 @@ fn must_have(config: &[u8], layers: &[Digest]) -> Result<(), Error> {
     Ok(())
 }
 
-async fn upload(repository: &Remote, digest: &Digest, content: bytes::Bytes) -> Result<(), Problem> {
+async fn upload(repository: &Remote, digest: &Digest, content: Bytes) -> Result<(), Problem> {
     repository.upload(digest, content).await.map_err(Problem::from)
 }
 

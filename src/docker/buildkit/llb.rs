@@ -1,0 +1,344 @@
+//! What a build is made from (moby/buildkit, `solver/pb/ops.proto`), as far as it copies files that it was sent.
+
+use std::collections::HashMap;
+
+use prost::bytes::Bytes;
+use prost::{DecodeError, Message};
+
+use crate::reference::Digest;
+
+const FOLDER: &str = "local://";
+const IMAGE: &str = "docker-image://";
+/// In the place of a mode or a time: that of the source.
+const AS_IT_IS: i64 = -1;
+
+/// All that is made on the way to this vertex of a definition.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn up_to(vertex: &str, definition: &Bytes) -> Result<Definition, DecodeError> {
+    let mut definition = Definition::decode(definition.clone())?;
+    let inputs = vec![Input { digest: vertex.to_owned() }];
+    // the last operation names what is made
+    definition.ops.push(Op { inputs, ..Op::default() }.encode_to_vec().into());
+    Ok(definition)
+}
+
+/// A layer that copies make.
+pub(super) struct Layer {
+    pub(super) vertex: String,
+    pub(super) steps: Vec<Step>,
+}
+
+pub(super) enum Step {
+    Copy(Copy),
+    /// A folder, and those above it.
+    Folder(String),
+}
+
+/// A file, or what is in a folder, goes to a place of the image.
+pub(super) struct Copy {
+    /// The name of the folder that was sent.
+    pub(super) folder: String,
+    /// In that folder.
+    pub(super) from: String,
+    /// Ends with a slash where it means a folder.
+    pub(super) to: String,
+    /// Permissions, where they are not to be those of the source.
+    pub(super) mode: Option<u32>,
+    /// An archive is unpacked.
+    pub(super) unpacks: bool,
+}
+
+/// The layers of a definition, the lowest first, down to an image or to nothing. `None` where anything but such copies makes
+/// one of them.
+pub(super) fn copied_layers(definition: &Bytes) -> Option<Vec<Layer>> {
+    let definition = Definition::decode(definition.clone()).ok()?;
+    let last = Op::decode(definition.ops.last()?.clone()).ok()?;
+    let ops: HashMap<String, Op> = definition
+        .ops
+        .into_iter()
+        .map(|op| Some((Digest::of(&op).to_string(), Op::decode(op).ok()?)))
+        .collect::<Option<_>>()?;
+    let mut layers = Vec::new();
+    let mut below = Some(last.inputs.first()?.digest.clone());
+    while let Some(vertex) = below {
+        let op = ops.get(&vertex)?;
+        if op.source.as_ref().is_some_and(|source| source.identifier.starts_with(IMAGE)) {
+            break;
+        }
+        let steps = op.file.as_ref()?.actions.iter().enumerate();
+        let steps = steps.map(|(at, action)| step(op, at, action, &ops)).collect::<Option<Vec<_>>>()?;
+        let base = usize::try_from(op.file.as_ref()?.actions.first()?.input).ok();
+        below = match base {
+            Some(base) => Some(op.inputs.get(base)?.digest.clone()),
+            None => None,
+        };
+        layers.push(Layer { vertex, steps });
+    }
+    layers.reverse();
+    Some(layers)
+}
+
+fn step(op: &Op, at: usize, action: &Action, ops: &HashMap<String, Op>) -> Option<Step> {
+    // each works on what the one before it has left
+    if at > 0 && usize::try_from(action.input).ok()? != op.inputs.len() + at - 1 {
+        return None;
+    }
+    if let Some(folder) = &action.folder {
+        let is_plain = folder.makes_parents && folder.owner.is_none() && folder.timestamp == AS_IT_IS;
+        return is_plain.then(|| Step::Folder(folder.path.clone()));
+    }
+    copy(op, action, ops).map(Step::Copy)
+}
+
+fn copy(op: &Op, action: &Action, ops: &HashMap<String, Op>) -> Option<Copy> {
+    let source = op.inputs.get(usize::try_from(action.source).ok()?)?;
+    let folder = ops.get(&source.digest)?.source.as_ref()?.identifier.strip_prefix(FOLDER)?;
+    let copy = action.copy.as_ref()?;
+    let is_pattern = copy.allow_wildcard && copy.from.contains(['*', '?', '[', '\\']);
+    let is_plain = !is_pattern
+        && copy.owner.is_none()
+        && copy.timestamp == AS_IT_IS
+        && copy.contents
+        && copy.creates_folders
+        && copy.includes.is_empty()
+        && copy.excludes.is_empty()
+        && copy.symbolic_mode.is_empty();
+    is_plain.then(|| Copy {
+        folder: folder.to_owned(),
+        from: copy.from.clone(),
+        to: copy.to.clone(),
+        mode: u32::try_from(copy.mode).ok(),
+        unpacks: copy.unpacks,
+    })
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Definition {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    ops: Vec<Bytes>,
+    /// By operation: what it is called, and what it needs of a builder.
+    #[prost(map = "string, bytes", tag = "2")]
+    metadata: HashMap<String, Bytes>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Op {
+    #[prost(message, repeated, tag = "1")]
+    inputs: Vec<Input>,
+    #[prost(message, optional, tag = "3")]
+    source: Option<Source>,
+    #[prost(message, optional, tag = "4")]
+    file: Option<FileOp>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Input {
+    #[prost(string, tag = "1")]
+    digest: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Source {
+    #[prost(string, tag = "1")]
+    identifier: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct FileOp {
+    #[prost(message, repeated, tag = "2")]
+    actions: Vec<Action>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Action {
+    /// Below zero: nothing.
+    #[prost(int64, tag = "1")]
+    input: i64,
+    #[prost(int64, tag = "2")]
+    source: i64,
+    #[prost(message, optional, tag = "4")]
+    copy: Option<FileCopy>,
+    #[prost(message, optional, tag = "6")]
+    folder: Option<MakeFolder>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MakeFolder {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(bool, tag = "3")]
+    makes_parents: bool,
+    #[prost(message, optional, tag = "4")]
+    owner: Option<Owner>,
+    #[prost(int64, tag = "5")]
+    timestamp: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[expect(clippy::struct_excessive_bools, reason = "as the protocol has it")]
+struct FileCopy {
+    #[prost(string, tag = "1")]
+    from: String,
+    #[prost(string, tag = "2")]
+    to: String,
+    #[prost(message, optional, tag = "3")]
+    owner: Option<Owner>,
+    #[prost(int32, tag = "4")]
+    mode: i32,
+    #[prost(bool, tag = "6")]
+    contents: bool,
+    #[prost(bool, tag = "7")]
+    unpacks: bool,
+    #[prost(bool, tag = "8")]
+    creates_folders: bool,
+    #[prost(bool, tag = "9")]
+    allow_wildcard: bool,
+    #[prost(int64, tag = "11")]
+    timestamp: i64,
+    #[prost(string, repeated, tag = "12")]
+    includes: Vec<String>,
+    #[prost(string, repeated, tag = "13")]
+    excludes: Vec<String>,
+    #[prost(string, tag = "15")]
+    symbolic_mode: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Owner {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(inputs: &[&Bytes]) -> Op {
+        let inputs = inputs.iter().map(|input| Input {
+            digest: Digest::of(input).to_string(),
+        });
+        Op {
+            inputs: inputs.collect(),
+            ..Op::default()
+        }
+    }
+
+    fn source(identifier: &str) -> Bytes {
+        let source = Some(Source {
+            identifier: identifier.to_owned(),
+        });
+        Op { source, ..op(&[]) }.encode_to_vec().into()
+    }
+
+    fn action(input: i64, source: i64, from: &str) -> Action {
+        let copy = FileCopy {
+            from: from.to_owned(),
+            to: "/to/".to_owned(),
+            mode: -1,
+            contents: true,
+            creates_folders: true,
+            allow_wildcard: true,
+            timestamp: -1,
+            ..FileCopy::default()
+        };
+        Action {
+            input,
+            source,
+            copy: Some(copy),
+            folder: None,
+        }
+    }
+
+    fn folder(input: i64, path: &str) -> Action {
+        let folder = MakeFolder {
+            path: path.to_owned(),
+            makes_parents: true,
+            timestamp: -1,
+            ..MakeFolder::default()
+        };
+        Action {
+            input,
+            folder: Some(folder),
+            ..Action::default()
+        }
+    }
+
+    fn copying(inputs: &[&Bytes], actions: Vec<Action>) -> Bytes {
+        let file = Some(FileOp { actions });
+        Op { file, ..op(inputs) }.encode_to_vec().into()
+    }
+
+    fn definition(ops: &[&Bytes]) -> Bytes {
+        let last = op(&ops[ops.len() - 1..]).encode_to_vec().into();
+        let ops = ops.iter().copied().cloned().chain([last]).collect();
+        let metadata = HashMap::new();
+        Definition { ops, metadata }.encode_to_vec().into()
+    }
+
+    fn shape(definition: &Bytes) -> Option<Vec<Vec<String>>> {
+        let layers = copied_layers(definition)?;
+        Some(layers.iter().map(|layer| layer.steps.iter().map(said).collect()).collect())
+    }
+
+    fn said(step: &Step) -> String {
+        match step {
+            Step::Copy(copy) => format!("{}:{}", copy.folder, copy.from),
+            Step::Folder(path) => path.clone(),
+        }
+    }
+
+    #[test]
+    fn a_folder_is_made_in_a_layer_of_its_own() {
+        let image = source("docker-image://a");
+        let made = copying(&[&image], vec![folder(0, "/app")]);
+        assert_eq!(shape(&definition(&[&image, &made])).expect("known"), [["/app"]]);
+        let mut owned = folder(0, "/app");
+        owned.folder.as_mut().expect("a folder").owner = Some(Owner {});
+        assert!(shape(&definition(&[&image, &copying(&[&image], vec![owned])])).is_none());
+    }
+
+    #[test]
+    fn layers_are_what_is_copied_down_to_an_image_or_nothing() {
+        let (image, folder) = (source("docker-image://a"), source("local://context"));
+        for base in [Some(&image), None] {
+            let (inputs, first) = match base {
+                Some(base) => (vec![base, &folder], action(0, 1, "/one")),
+                None => (vec![&folder], action(-1, 0, "/one")),
+            };
+            let next = action(i64::try_from(inputs.len()).expect("few"), first.source, "/two");
+            let below = copying(&inputs, vec![first, next]);
+            let above = copying(&[&below, &folder], vec![action(0, 1, "/three")]);
+            let ops: Vec<&Bytes> = base.into_iter().chain([&folder, &below, &above]).collect();
+            let layers = shape(&definition(&ops)).expect("copies alone");
+            assert_eq!(layers, [vec!["context:/one", "context:/two"], vec!["context:/three"]]);
+        }
+    }
+
+    #[test]
+    fn whatever_else_makes_a_layer_is_not_taken_for_a_copy() {
+        let (image, folder) = (source("docker-image://a"), source("local://context"));
+        let of = |source: &Bytes, change: fn(&mut FileCopy)| {
+            let mut action = action(0, 1, "/one");
+            change(action.copy.as_mut().expect("a copy"));
+            let layer = copying(&[&image, source], vec![action]);
+            shape(&definition(&[&image, source, &layer]))
+        };
+        assert!(of(&folder, |_| {}).is_some());
+        let others: [fn(&mut FileCopy); 7] = [
+            |copy| copy.from = "/on*".to_owned(),
+            |copy| copy.owner = Some(Owner {}),
+            |copy| copy.timestamp = 0,
+            |copy| copy.contents = false,
+            |copy| copy.includes = vec!["a".to_owned()],
+            |copy| copy.excludes = vec!["a".to_owned()],
+            |copy| copy.symbolic_mode = "u+x".to_owned(),
+        ];
+        for other in others {
+            assert!(of(&folder, other).is_none());
+        }
+        assert!(of(&image, |_| {}).is_none(), "out of an image");
+        let command = op(&[&image]).encode_to_vec().into();
+        assert!(shape(&definition(&[&image, &command])).is_none(), "an operation of another kind");
+        assert!(shape(&Bytes::from_static(b"\xff")).is_none());
+        assert!(shape(&Bytes::new()).is_none());
+    }
+}
