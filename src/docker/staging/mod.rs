@@ -1,8 +1,8 @@
 //! Brings images out of a daemon to a registry, instead of the daemon's own push, which compresses each layer on one core.
 //!
 //! What this program can make again itself is not asked for. Other images are exported as `docker save` does it, several at
-//! once. What the registry gets is what a push would have brought:
-//! the same configuration and layers, in a manifest of the same kind; only the layers' compression differs.
+//! once. What the registry gets is what a push would have brought: the same configuration and layers, in a manifest of the same
+//! kind; only the layers' compression differs.
 
 mod archive;
 mod batch;

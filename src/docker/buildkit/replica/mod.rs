@@ -154,12 +154,16 @@ impl Replica {
         let mut layouts: Vec<_> = layouts.filter_map(|(digest, layout)| Some((digest, layout.as_ref()?))).collect();
         layouts.sort_by_key(|(_, layout)| layout.size);
         let mut dialects = Dialect::ALL.to_vec();
+        let of_nothing = Layout::of(Tree::new());
         for (digest, layout) in layouts {
-            let written = dialects.iter().find_map(|dialect| {
-                let tar = layout.written(*dialect).ok()?;
-                (tar.0 == *digest).then_some((*dialect, tar.1))
-            });
-            let Some((dialect, tar)) = written else { break };
+            let written = |layout: &Layout, dialect| layout.written(dialect).ok().filter(|(found, _)| found == digest);
+            // a folder that is made may be there already
+            if let Some((_, tar)) = of_nothing.as_ref().and_then(|nothing| written(nothing, dialects[0])) {
+                parts.layers.insert(digest.clone(), Arc::new(tar));
+                continue;
+            }
+            let found = dialects.iter().find_map(|dialect| Some((*dialect, written(layout, *dialect)?.1)));
+            let Some((dialect, tar)) = found else { break };
             dialects = vec![dialect];
             parts.layers.insert(digest.clone(), Arc::new(tar));
         }
