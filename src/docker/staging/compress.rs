@@ -2,11 +2,13 @@
 //! have any other behind it (RFC 1951, section 3.2.3), and checksums can be put together.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Crc, FlushCompress};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use memchr::memmem;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -18,9 +20,16 @@ use crate::registry::ByteStream;
 pub(in crate::docker) const BLOCK: usize = 256 << 10;
 /// What comes out is hardly ever larger than at level 6, which Docker takes.
 const LEVEL: Compression = Compression::new(5);
-/// Of a block, so many samples of that many bytes tell whether it is worth to be compressed.
-const SAMPLES: usize = 4;
-const SAMPLE: usize = 8 << 10;
+/// Bytes that are looked at together; files begin at such places of a tar.
+const PIECE: usize = 512;
+/// The squares of how often each byte is in a piece of noise, added up, are 1,534, with a standard deviation of 45.
+const NOISE: RangeInclusive<u32> = 1_200..=1_850;
+/// Pieces in a row that are worth to be stored.
+const DENSE: usize = 4;
+/// How far back deflate finds what comes again.
+const WINDOW: usize = 32 << 10;
+/// Bytes that are looked for in the window.
+const PROBE: usize = 8;
 /// No name, no time, no system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// Blocks that wait to be sent, beside those in work.
@@ -110,37 +119,88 @@ impl Worker {
         let length = usize::try_from(rest).map_or(BLOCK, |rest| rest.min(BLOCK));
         layer.read_block(start, &mut self.content[..length])?;
         let content = &self.content[..length];
-        let (deflate, compressed) = (&mut self.deflate, &mut self.compressed);
-        // archives, pictures and models are compressed already, and would take the longest
-        let samples = content.chunks(BLOCK / SAMPLES).map(|part| &part[..part.len().min(SAMPLE)]);
-        let sample = samples.collect::<Vec<_>>().concat();
-        squeeze(deflate, Compression::fast(), &sample, FlushCompress::Sync, compressed)?;
-        let level = if compressed.len() < sample.len() {
-            LEVEL
-        } else {
-            Compression::none()
-        };
         let is_last = rest <= BLOCK as u64;
         let flush = if is_last { FlushCompress::Finish } else { FlushCompress::Sync };
-        squeeze(deflate, level, content, flush, compressed)?;
+        squeeze(&mut self.deflate, content, flush, &mut self.compressed)?;
         let mut crc = Crc::new();
         crc.update(content);
         Ok(Block {
-            compressed: compressed.clone(),
+            compressed: self.compressed.clone(),
             crc,
         })
     }
 }
 
-fn squeeze(deflate: &mut Compress, level: Compression, content: &[u8], flush: FlushCompress, into: &mut Vec<u8>) -> io::Result<()> {
-    deflate.reset();
-    deflate.set_level(level)?;
+/// Archives, pictures and models are compressed already, and would take the longest: what is dense is stored.
+fn squeeze(deflate: &mut Compress, content: &[u8], flush: FlushCompress, into: &mut Vec<u8>) -> io::Result<()> {
     into.clear();
-    deflate.compress_vec(content, into, flush)?;
-    if deflate.total_in() != content.len() as u64 || into.len() == into.capacity() {
-        return Err(io::Error::other("a block gets longer than it may by compression"));
+    let mut start = 0;
+    for (is_dense, end) in runs(content) {
+        let (run, flush) = (&content[start..end], if end == content.len() { flush } else { FlushCompress::Sync });
+        if is_dense {
+            store(run, flush, into);
+        } else {
+            // it knows nothing of what was stored
+            deflate.reset();
+            deflate.compress_vec(run, into, flush)?;
+            if deflate.total_in() != run.len() as u64 || into.len() == into.capacity() {
+                return Err(io::Error::other("a block gets longer than it may by compression"));
+            }
+        }
+        start = end;
     }
     Ok(())
+}
+
+/// RFC 1951, section 3.2.4, from a byte's begin on.
+fn store(content: &[u8], flush: FlushCompress, into: &mut Vec<u8>) {
+    let mut parts = content.chunks(usize::from(u16::MAX)).peekable();
+    while let Some(part) = parts.next() {
+        let is_last = matches!(flush, FlushCompress::Finish) && parts.peek().is_none();
+        let length = u16::try_from(part.len()).expect("as long as a part");
+        into.push(u8::from(is_last));
+        into.extend(length.to_le_bytes());
+        into.extend((!length).to_le_bytes());
+        into.extend(part);
+    }
+}
+
+/// What is dense and what is not, with its end, in turns.
+fn runs(content: &[u8]) -> Vec<(bool, usize)> {
+    let pieces = content.chunks(PIECE).enumerate();
+    let dense: Vec<bool> = pieces.map(|(at, piece)| is_dense(content, at * PIECE, piece)).collect();
+    let mut runs: Vec<(bool, usize)> = Vec::new();
+    let mut end = 0;
+    for same in dense.chunk_by(|one, next| one == next) {
+        end += same.len() * PIECE;
+        let run = (same[0] && same.len() >= DENSE, end.min(content.len()));
+        match runs.last_mut() {
+            Some(last) if !last.0 && !run.0 => *last = run,
+            _ => runs.push(run),
+        }
+    }
+    if runs.is_empty() {
+        runs.push((false, 0));
+    }
+    runs
+}
+
+/// Whether compression gains nothing: all bytes are as frequent as in noise, and nothing of it was there before.
+fn is_dense(content: &[u8], start: usize, piece: &[u8]) -> bool {
+    if piece.len() < PIECE {
+        return false;
+    }
+    let mut counts = [0_u16; 256];
+    for byte in piece {
+        counts[usize::from(*byte)] += 1;
+    }
+    let squares = counts.iter().map(|count| u32::from(*count) * u32::from(*count)).sum();
+    // each run that is stored has a piece that is looked for
+    let is_new = || {
+        let before = &content[start.saturating_sub(WINDOW)..start];
+        !start.is_multiple_of(DENSE * PIECE) || memmem::find(before, &piece[..PROBE]).is_none()
+    };
+    NOISE.contains(&squares) && is_new()
 }
 
 #[cfg(test)]
