@@ -337,7 +337,7 @@ pub struct Push {
         value_enum,
         value_name = "WHO",
         help_heading = "Run",
-        help = "Who compresses and uploads what the Docker daemon has built [default: the client, where the daemon is on this machine, and the image is made of copied files alone or the registry takes 10 ms or more to answer; else the daemon] [env: LATTICE_IMAGES_PUSH_BY]"
+        help = "Who compresses and uploads what the Docker daemon or a builder has built [default: the client, where that is on this machine, and the image is made of copied files alone; also where it is a daemon, and the registry takes 10 ms or more to answer; else the daemon or the builder] [env: LATTICE_IMAGES_PUSH_BY]"
     )]
     pub push_by: Option<PushBy>,
     #[command(flatten)]
@@ -346,7 +346,7 @@ pub struct Push {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PushBy {
-    /// The daemon: each layer on one core, and only new layers are touched
+    /// The daemon or the builder: each layer on one core, and only new layers are touched
     Daemon,
     /// This program: it makes images of copied files again itself, and takes others out of the daemon whole; it compresses
     /// each new layer on all cores, and waits for fewer answers of the registry

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Error;
 use futures_util::future::try_join_all;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
 use tracing::Instrument;
 
@@ -17,6 +17,7 @@ use crate::docker_config::{self, Secret};
 use crate::event::{Event, Events};
 use crate::execute::{self, Limits, Outcome, Task};
 use crate::externals;
+use crate::manifest::Build;
 use crate::plan::{Plan, Step, Work};
 use crate::publish::{IN_PROGRESS, tag};
 use crate::reference::{Digest, ImageName, Reference};
@@ -60,6 +61,8 @@ pub enum Have {
         image: String,
         /// The digest of its configuration, where that is known.
         id: Option<Digest>,
+        /// It was pushed from this machine.
+        is_of_here: bool,
     },
     /// Nobody needs it.
     Nothing,
@@ -80,6 +83,8 @@ pub struct Builds<'p, 'r> {
     turns: RefCell<BTreeMap<&'p ImageName, Arc<Mutex<()>>>>,
     /// The steps that were said not to be built.
     blocked: RefCell<BTreeSet<usize>>,
+    /// By step: what was published, as far as what builds has it.
+    recalled: RefCell<BTreeMap<usize, Arc<OnceCell<Option<Sibling>>>>>,
 }
 
 impl<'p, 'r> Builds<'p, 'r> {
@@ -94,6 +99,7 @@ impl<'p, 'r> Builds<'p, 'r> {
             elapsed: RefCell::new(vec![Duration::ZERO; plan.steps.len()]),
             turns: RefCell::default(),
             blocked: RefCell::default(),
+            recalled: RefCell::default(),
         }
     }
 
@@ -169,19 +175,8 @@ impl<'p, 'r> Builds<'p, 'r> {
                 let _turn = turn.lock().await;
                 let places = places.iter().map(|place| (place.span.clone(), sibling(place.step).name.clone()));
                 let replacements: Vec<_> = places.chain(externals::replacements(build, &self.digests)?).collect();
-                let recipe = Recipe {
-                    image: &step.image,
-                    build: &externals::with_digests(build, &self.digests),
-                    names,
-                    dockerfile: &build.dockerfile.parsed.replace(&replacements),
-                    siblings: &siblings,
-                    external,
-                    contexts: &workshop.contexts,
-                    proxies: &workshop.proxies,
-                    gets_utilities: self.plan.gives_utilities_to(step),
-                    pull: workshop.pull,
-                    no_cache: workshop.no_cache,
-                };
+                let (build, dockerfile) = (self.build_of(build), build.dockerfile.parsed.replace(&replacements));
+                let recipe = self.recipe(step, &build, &dockerfile, names, &siblings, external);
                 workshop.engine.build(recipe, label, &self.events).await
             }
             Work::AddUtilities { normal, platforms, .. } => {
@@ -201,8 +196,68 @@ impl<'p, 'r> Builds<'p, 'r> {
         let step = &self.plan.steps[index];
         match have {
             Have::Built(built) => self.workshop().engine.sibling(&step.image, &step.reference, built).await,
-            Have::Published { image, id } => Ok(self.workshop().engine.published(&step.image, image, id.as_ref()).await),
+            Have::Published { image, id, is_of_here } => {
+                if let Some(id) = id.as_ref().filter(|_| *is_of_here)
+                    && let Some(sibling) = self.recalled(index, image, id).await
+                {
+                    return Ok(sibling);
+                }
+                Ok(self.workshop().engine.published(&step.image, image, id.as_ref()).await)
+            }
             Have::Nothing => unreachable!("what a step needs is there before it"),
+        }
+    }
+
+    /// What is published as `image`, where what builds has it as it made it: then it need not come back. Looked for once.
+    async fn recalled(&self, index: usize, image: &str, id: &Digest) -> Option<Sibling> {
+        let once = Arc::clone(self.recalled.borrow_mut().entry(index).or_default());
+        let recalled = once.get_or_init(async || {
+            let step = &self.plan.steps[index];
+            let Work::Build { build, external, .. } = &step.work else {
+                return None;
+            };
+            if !step.needs().is_empty() {
+                return None;
+            }
+            let replacements = externals::replacements(build, &self.digests).ok()?;
+            let names = Names {
+                reference: &step.reference,
+                push_as: &[],
+            };
+            let (build, dockerfile) = (self.build_of(build), build.dockerfile.parsed.replace(&replacements));
+            let recipe = self.recipe(step, &build, &dockerfile, names, &[], external);
+            self.workshop().engine.recall(recipe, image, id, &step.label()).await
+        });
+        recalled.await.clone()
+    }
+
+    /// With digests in the place of the names of images.
+    fn build_of(&self, build: &Build) -> Build {
+        externals::with_digests(build, &self.digests)
+    }
+
+    fn recipe<'a>(
+        &'a self,
+        step: &'a Step,
+        build: &'a Build,
+        dockerfile: &'a str,
+        names: Names<'a>,
+        siblings: &'a [Sibling],
+        external: &'a [String],
+    ) -> Recipe<'a> {
+        let workshop = self.workshop();
+        Recipe {
+            image: &step.image,
+            build,
+            names,
+            dockerfile,
+            siblings,
+            external,
+            contexts: &workshop.contexts,
+            proxies: &workshop.proxies,
+            gets_utilities: self.plan.gives_utilities_to(step),
+            pull: workshop.pull,
+            no_cache: workshop.no_cache,
         }
     }
 

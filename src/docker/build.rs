@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Error;
 use tracing::debug;
 
-use super::buildkit::{self, BuildKit, Export};
+use super::buildkit::{self, Ahead, BuildKit, Export, Replica};
 use super::push::Pusher;
 use super::recipe::{Built, InlineBuild, Made, Names, Recipe, Sibling};
 use super::{Daemon, said};
@@ -14,7 +14,7 @@ use crate::dockerfile::{self, Reads, ReferenceKind};
 use crate::event::Events;
 use crate::manifest::Build;
 use crate::problem::{Problem, printable};
-use crate::reference::ImageName;
+use crate::reference::{Digest, ImageName};
 
 /// The key that says which platforms an image is built for.
 pub(super) const PLATFORMS: &str = "platforms";
@@ -77,7 +77,8 @@ impl Daemon {
         let build = recipe.build;
         let (made, reads, reading) = match &self.builder {
             Builder::BuildKit(buildkit) => {
-                let made = buildkit_build(buildkit, recipe, self.export(recipe.names), step, events).await;
+                let ahead = |replica: &Arc<Replica>| self.bring_ahead(replica, recipe.names, step);
+                let made = buildkit_build(buildkit, recipe, self.export(recipe.names, &ahead), step, events).await;
                 self.access.explained(made, recipe.names, Pusher::Daemon).await?
             }
             Builder::Classic => {
@@ -124,7 +125,8 @@ impl Daemon {
     async fn build_inline_once(&self, build: InlineBuild<'_>, names: Names<'_>, step: &str, events: &Events) -> Result<Built, Error> {
         let made = match &self.builder {
             Builder::BuildKit(buildkit) => {
-                let made = buildkit.build_inline(build, self.export(names), step, events).await;
+                let ahead = |replica: &Arc<Replica>| self.bring_ahead(replica, names, step);
+                let made = buildkit.build_inline(build, self.export(names, &ahead), step, events).await;
                 self.access.explained(made, names, Pusher::Daemon).await?
             }
             Builder::Classic => self.build_inline_classic(build, names, step, events).await?,
@@ -132,11 +134,21 @@ impl Daemon {
         self.stored(made, Reads::of([]), names).await
     }
 
-    fn export<'a>(&self, names: Names<'a>) -> Export<'a> {
-        if self.pushes() && !names.push_as.is_empty() {
+    fn bring_ahead(&self, replica: &Arc<Replica>, names: Names<'_>, step: &str) {
+        for name in names.push_as {
+            self.staging.bring_ahead(replica, name.repository(), step);
+        }
+    }
+
+    fn pushes_itself(&self, names: Names<'_>) -> bool {
+        self.pushes() && !names.push_as.is_empty()
+    }
+
+    fn export<'a>(&self, names: Names<'a>, ahead: Ahead<'a>) -> Export<'a> {
+        if self.pushes_itself(names) {
             Export::StoreAndPush(self.access.push(names))
         } else if self.replicates && !names.push_as.is_empty() {
-            Export::Replicated(names.reference)
+            Export::Replicated(names.reference, ahead)
         } else {
             Export::Store(names.reference)
         }
@@ -144,7 +156,7 @@ impl Daemon {
 
     /// Gives what was pushed its own name in the daemon; of the rest, tells what there is to push.
     async fn stored(&self, made: Made, reads: Reads, names: Names<'_>) -> Result<Built, Error> {
-        if let Export::StoreAndPush(_) = self.export(names) {
+        if self.pushes_itself(names) {
             let own = names.reference;
             self.tag(&made.id, own.repository().as_str(), own.tag().as_str()).await?;
             for name in names.push_as.iter().filter(|name| *name != own) {
@@ -175,6 +187,14 @@ impl Daemon {
             // its BuildKit has what it made at hand as an image, too
             origin: None,
         })
+    }
+
+    /// Only where it would come out of the registry else.
+    pub(super) async fn recall(&self, recipe: Recipe<'_>, name: &str, id: &Digest, step: &str) -> Option<Sibling> {
+        match &self.builder {
+            Builder::BuildKit(buildkit) if self.is_local && self.pushes() => recalled(buildkit, recipe, name, id, step).await,
+            _ => None,
+        }
     }
 
     pub(super) async fn sibling(&self, image: &ImageName, built: &Built) -> Result<Sibling, Error> {
@@ -210,6 +230,23 @@ fn is_lost(error: &str) -> bool {
     ["unable to find image \"sha256:", "No such image: sha256:"]
         .iter()
         .any(|said| error.contains(said))
+}
+
+/// What is published as `name`, with the configuration `id`, where the builder has it as it made it. Nothing of it is written
+/// or shown.
+pub(super) async fn recalled(buildkit: &BuildKit, recipe: Recipe<'_>, name: &str, id: &Digest, step: &str) -> Option<Sibling> {
+    if !recipe.is_copied() {
+        return None;
+    }
+    let (unseen, _) = Events::channel();
+    let made = buildkit_build(buildkit, recipe, Export::MadeAgain(&|_| {}), step, &unseen);
+    let (made, ..) = made.await.inspect_err(|error| debug!("{step}: {error:#}")).ok()?;
+    let is_same = made.id == *id;
+    debug!(
+        "{step}: the builder {} {name}",
+        if is_same { "has" } else { "makes another image than" }
+    );
+    is_same.then(|| Sibling::made(made, name.to_owned()))
 }
 
 /// A build, with what it was found to read of its context.

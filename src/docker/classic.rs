@@ -130,6 +130,7 @@ impl Daemon {
         let id = id.context("the daemon named no image at the end of the build")?;
         let cached = log.all_hit();
         Ok(Made {
+            below: Vec::new(),
             replica: None,
             id,
             cached,

@@ -73,20 +73,26 @@ impl Engine {
     /// Lets `chosen` bring images to the registry, or who does it best where that answers in this time; tells where `chosen`
     /// cannot.
     pub fn push_by(&mut self, chosen: Option<PushBy>, answers_in: Duration) -> Option<String> {
+        if let Self::Remote(remote) = self {
+            remote.push_by = chosen;
+        }
         if let Self::Daemon(daemon) = self {
             let can_replicate = daemon.store == Store::GraphDriver && !daemon.builds_classically();
             daemon.replicates = can_replicate && chosen.map_or(daemon.is_local, |chosen| chosen == PushBy::Client);
             daemon.push_by = chosen.unwrap_or_else(|| daemon.best_pusher(answers_in));
         }
         let by = match self {
+            Self::Remote(_) if chosen != Some(PushBy::Daemon) => {
+                "builder, and by the client where that is near and they are made of copied files alone"
+            }
             _ if self.pushes() => "builder",
             Self::Daemon(daemon) if daemon.store == Store::GraphDriver && daemon.push_by == PushBy::Client => "client",
-            Self::Daemon(daemon) if daemon.replicates => "daemon, but by the client where they are made of copied files alone",
+            Self::Daemon(daemon) if daemon.replicates => "daemon, and by the client where they are made of copied files alone",
             _ => "daemon",
         };
         debug!("images are pushed by the {by}; the registry answers in {answers_in:.0?}");
         let other = chosen == Some(PushBy::Client) && by != "client";
-        other.then(|| format!("images do not go through the client here: the {by} pushes them"))
+        other.then(|| format!("not all images go through the client here: they are pushed by the {by}"))
     }
 
     /// Whether [`Self::push_as`] brings the image to this registry through this program: what it shares with others is sent once
@@ -94,15 +100,17 @@ impl Engine {
     pub async fn stages(&self, built: &Built, host: &str, step: &str) -> bool {
         match self {
             Self::Daemon(daemon) => daemon.stages(built, host, step).await,
-            Self::Remote(_) => false,
+            Self::Remote(_) => built.pushed.is_none(),
         }
     }
 
     /// The registry has it as this manifest.
     pub fn has_pushed(&self, built: &Built, repository: &Repository, manifest: &Manifest) {
-        if let Self::Daemon(daemon) = self {
-            daemon.staging.learn(built, repository, manifest);
-        }
+        let staging = match self {
+            Self::Daemon(daemon) => &daemon.staging,
+            Self::Remote(remote) => &remote.staging,
+        };
+        staging.learn(built, repository, manifest);
     }
 
     /// Nothing more is built that [`Self::push_as`] would be given.
@@ -147,6 +155,14 @@ impl Engine {
         matches!(self, Self::Daemon(daemon) if daemon.store == Store::GraphDriver)
     }
 
+    /// What is in a registry as `name`, with the configuration `id`, where what builds comes to the very same.
+    pub async fn recall(&self, recipe: Recipe<'_>, name: &str, id: &Digest, step: &str) -> Option<Sibling> {
+        match self {
+            Self::Daemon(daemon) => daemon.recall(recipe, name, id, step).await,
+            Self::Remote(remote) => remote.recall(recipe, name, id, step).await,
+        }
+    }
+
     /// What is in a registry as `name`. A daemon may have it, too, as `id`, and need not ask the registry then.
     pub async fn published(&self, image: &ImageName, name: &str, id: Option<&Digest>) -> Sibling {
         let local = match (self, id) {
@@ -184,23 +200,18 @@ impl Engine {
     /// What the registry or the daemon said, with what to do where that is known.
     pub async fn push_as(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
         match (self, &built.pushed) {
-            (_, Some(digest)) => Ok(Pushed {
-                digest: digest.clone(),
-                manifest: None,
-                bytes: None,
-            }),
+            (_, Some(pushed)) => Ok(pushed.clone()),
             (Self::Daemon(daemon), None) => daemon.push_as(built, reference, step, events).await,
-            (Self::Remote(_), None) => {
-                Err(Problem::failed(format!("{reference} was not pushed as it was built, and no daemon has it")).into())
-            }
+            (Self::Remote(remote), None) => remote.staging.stage(built, reference, step, events).await,
         }
     }
 
     /// Waits for what must not be left half done, and takes away what only this run needed. The images stay under their
     /// own names.
     pub async fn tidy_up(&self) {
-        if let Self::Daemon(daemon) = self {
-            daemon.tidy_up().await;
+        match self {
+            Self::Daemon(daemon) => daemon.tidy_up().await,
+            Self::Remote(remote) => remote.staging.finish(),
         }
     }
 }

@@ -23,6 +23,7 @@ pub use recipe::{Built, Names, Recipe, Sibling};
 pub use utilities::{Addition, Busybox};
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -42,7 +43,7 @@ use crate::problem::{Problem, printable};
 use crate::proxy::{Proxies, is_loopback};
 use crate::registry;
 use build::{Builder, DOCKERFILE_1_4_SINCE};
-use buildkit::{BuildKit, Push};
+use buildkit::{BuildKit, Dialect, Push};
 use dial::Dialler;
 use images::SiblingNames;
 use staging::Staging;
@@ -101,7 +102,7 @@ pub struct Daemon {
     replicates: bool,
     /// It was found not to reach the registry.
     cut_off: AtomicBool,
-    staging: Staging,
+    staging: Arc<Staging>,
     siblings: SiblingNames,
     /// What goes on even if the run is stopped, so that nothing stays in the daemon.
     tidy: TaskTracker,
@@ -175,11 +176,11 @@ impl Daemon {
         let mut builder = buildkit?.map_or(Builder::Classic, |buildkit| Builder::BuildKit(Box::new(buildkit)));
         if let Builder::BuildKit(buildkit) = &mut builder {
             buildkit.network = facts.network;
-            buildkit.settles = facts.store == Store::GraphDriver;
             buildkit.links = facts.version.major() >= DOCKERFILE_1_4_SINCE;
         }
         let siblings = SiblingNames::new(machine::random()[..8].to_owned());
-        let staging = Staging::new(facts.docker.clone(), access.registry.clone(), access.cache.clone());
+        let spoken = facts.version.dialect();
+        let staging = Staging::new(Some(facts.docker.clone()), spoken, access.registry.clone(), access.cache.clone());
         Ok(Self {
             docker: facts.docker,
             is_local: matches!(endpoint.address, Address::Unix(_)),
@@ -190,7 +191,7 @@ impl Daemon {
             builder,
             version: facts.version,
             store: facts.store,
-            staging,
+            staging: Arc::new(staging),
             siblings,
             tidy: TaskTracker::new(),
         })
@@ -288,6 +289,15 @@ impl Version {
         let version = docker.version().await.ok().and_then(|version| version.version);
         Self {
             text: version.map_or_else(|| "of an unknown version".to_owned(), |version| printable(&version)),
+        }
+    }
+
+    /// In which it was seen to write layers. Others tell by the first one.
+    fn dialect(&self) -> Option<Dialect> {
+        match self.major() {
+            20 => Some(Dialect::OF_DOCKER_20),
+            28.. => Some(Dialect::OF_BUILDKIT),
+            _ => None,
         }
     }
 

@@ -4,31 +4,35 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::buildkit::{Look, Origin, Replica};
+use super::push::Pushed;
 use crate::context::{Contexts, Inline};
 use crate::docker_config::Secret;
-use crate::dockerfile::Reads;
+use crate::dockerfile::{self, Reads};
 use crate::manifest::Build;
 use crate::reference::{Digest, ImageName, Reference};
+
+/// Seconds since 1970 (reproducible-builds.org, `docs/source-date-epoch`).
+const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// What came out of a build.
 #[derive(Clone, Debug)]
 pub struct Built {
     /// In a graph driver store the digest of the image's configuration, elsewhere that of its manifest or index.
     pub id: Digest,
-    /// The digests of its uncompressed layers, the lowest first (OCI image configuration, `rootfs.diff_ids`), as far as
-    /// they are still to be pushed.
+    /// The digests of its uncompressed layers, the lowest first (OCI image configuration, `rootfs.diff_ids`); of what is
+    /// pushed already maybe only the lower ones.
     pub layers: Vec<String>,
     /// Every instruction came from the builder's cache.
     pub cached: bool,
     /// What of its context it was found to read; all of it, where an image that it is FROM reads some by `ONBUILD`.
     pub reads: Reads,
-    /// What the registry answers for it, where the builder has pushed it by itself.
-    pub pushed: Option<Digest>,
+    /// Where it is in the registry already, or by the digest that it has there.
+    pub pushed: Option<Pushed>,
     /// Whether it has the folder of the utilities, as far as that is known.
     pub(super) has_folder: Option<bool>,
     /// Where what stands on it can be built without fetching it.
     pub(super) origin: Option<Arc<Origin>>,
-    /// What of it can be made again, in a graph driver store.
+    /// What of it can be made again.
     pub(super) replica: Option<Arc<Replica>>,
 }
 
@@ -51,6 +55,19 @@ impl Sibling {
         }
     }
 
+    pub(super) fn made(made: Made, name: String) -> Self {
+        Self {
+            name,
+            has_folder: made.has_folder,
+            origin: made.origin,
+        }
+    }
+
+    /// Whether what stands on it may be made again, as far as this is concerned.
+    pub(super) fn is_made_again(&self) -> bool {
+        self.origin.as_ref().is_none_or(|origin| origin.is_made_again())
+    }
+
     /// What is in a registry under this name.
     #[must_use]
     pub fn published(name: String) -> Self {
@@ -65,15 +82,20 @@ impl Sibling {
 impl Built {
     /// By a builder that pushes it, if it was to be pushed.
     pub(super) fn elsewhere(made: Made, reads: Reads, names: Names<'_>) -> Self {
+        let pushed = Pushed {
+            digest: made.id.clone(),
+            manifest: None,
+            bytes: None,
+        };
         Self {
-            layers: Vec::new(),
+            layers: made.below.iter().map(ToString::to_string).collect(),
             cached: made.cached,
             reads,
-            pushed: Some(&made.id).filter(|_| !names.push_as.is_empty()).cloned(),
+            pushed: (!names.push_as.is_empty()).then_some(pushed),
             id: made.id,
             has_folder: made.has_folder,
             origin: made.origin,
-            replica: None,
+            replica: made.replica,
         }
     }
 }
@@ -87,8 +109,10 @@ pub(super) struct Made {
     pub(super) has_folder: Option<bool>,
     /// By BuildKit alone.
     pub(super) origin: Option<Arc<Origin>>,
-    /// What of it can be made again, in a graph driver store.
+    /// What of it can be made again.
     pub(super) replica: Option<Arc<Replica>>,
+    /// The layers of an image of elsewhere that it stands on, as far as that is told.
+    pub(super) below: Vec<Digest>,
 }
 
 /// What an image is called.
@@ -122,6 +146,16 @@ pub struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
+    /// Whether this program may be able to make it again. What has to be made anew is to be made once; an exporter may put a
+    /// cache into the image, and has a time that is given as an argument.
+    pub(super) fn is_copied(&self) -> bool {
+        !(self.no_cache || self.build.no_cache)
+            && self.build.cache_to.is_empty()
+            && !self.build.args.contains_key(SOURCE_DATE_EPOCH)
+            && self.siblings.iter().all(Sibling::is_made_again)
+            && dockerfile::parse(self.dockerfile).is_ok_and(|parsed| parsed.only_copies())
+    }
+
     /// The proxies too, as far as the build sets none itself. Which of two spellings counts, BuildKit leaves to chance.
     pub(super) fn args(&self) -> HashMap<String, String> {
         let own = &self.build.args;

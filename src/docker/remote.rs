@@ -1,29 +1,38 @@
 //! Builders apart from a daemon, each a BuildKit: each build goes to one of them, the same image to the same, and is pushed from there.
 
+use std::sync::Arc;
 use std::{ptr, slice};
 
 use anyhow::{Context as _, Error};
 use futures_util::future::{join_all, try_join_all};
 use tracing::debug;
 
-use super::build::{buildkit_build, unchanged};
-use super::buildkit::{BuildKit, Export};
+use super::build::{buildkit_build, recalled, unchanged};
+use super::buildkit::{self, BuildKit, Dialect, Export, Replica};
 use super::dial::Dialler;
 use super::index::{self, Part};
 use super::push::Pusher;
-use super::recipe::{Built, Made, Names, Recipe};
+use super::recipe::{Built, Made, Names, Recipe, Sibling};
+use super::staging::Staging;
 use super::utilities::{Addition, canonical};
-use super::{Access, client};
+use super::{Access, FAR, PushBy, client};
 use crate::builder::{Node, Reach};
 use crate::dockerfile::Reads;
+use crate::endpoint::Address;
 use crate::event::Events;
 use crate::manifest::Build;
 use crate::problem::Problem;
+use crate::proxy::is_loopback;
+use crate::reference::{Digest, Reference};
 
 pub struct Remote {
     /// One at least.
     members: Vec<Member>,
     access: Access,
+    /// For what this program pushes.
+    pub(super) staging: Arc<Staging>,
+    /// `None` leaves it to us.
+    pub(super) push_by: Option<PushBy>,
 }
 
 struct Member {
@@ -32,6 +41,8 @@ struct Member {
     /// In canonical form.
     platforms: Vec<String>,
     buildkit: BuildKit,
+    /// It is on this machine, as far as can be told.
+    is_near: bool,
 }
 
 impl Remote {
@@ -50,7 +61,14 @@ impl Remote {
         let told = why.map(|why| format!("{why:#}; the other builders take what it would build"));
         let told = told.collect();
         let access = access.clone();
-        Ok((Self { members, access }, told))
+        let staging = Staging::new(None, Some(Dialect::OF_BUILDKIT), access.registry.clone(), access.cache.clone());
+        let remote = Self {
+            members,
+            access,
+            staging: Arc::new(staging),
+            push_by: None,
+        };
+        Ok((remote, told))
     }
 
     /// The one that builds this image: of those that have its platforms, always the same while it is among them
@@ -105,10 +123,77 @@ impl Remote {
 
     async fn build_by(&self, member: &Member, recipe: Recipe<'_>, step: &str, events: &Events) -> Result<Built, Error> {
         debug!("{step}: built by {}", member.name);
-        let made = buildkit_build(&member.buildkit, recipe, self.export(recipe.names), step, events).await;
-        let (made, reads, reading) = self.access.explained(made, recipe.names, Pusher::Builder).await?;
-        unchanged(reading).await?;
+        let build = async |export: Export<'_>| {
+            let made = buildkit_build(&member.buildkit, recipe, export, step, events).await;
+            let (made, reads, reading) = self.access.explained(made, recipe.names, Pusher::Builder).await?;
+            unchanged(reading).await?;
+            Ok((made, reads))
+        };
+        if recipe.is_copied()
+            && let Some(built) = self.built_to_be_staged(member, recipe.names, step, events, build).await?
+        {
+            return Ok(built);
+        }
+        let (made, reads) = build(self.export(recipe.names)).await?;
         Ok(Built::elsewhere(made, reads, recipe.names))
+    }
+
+    pub(super) async fn recall(&self, recipe: Recipe<'_>, name: &str, id: &Digest, step: &str) -> Option<Sibling> {
+        let [member] = &self.members[..] else { return None };
+        if !self.pushes_for(member) {
+            return None;
+        }
+        recalled(&member.buildkit, recipe, name, id, step).await
+    }
+
+    /// Whether images that this program can make again are its to push.
+    fn pushes_for(&self, member: &Member) -> bool {
+        member.is_near && self.push_by != Some(PushBy::Daemon)
+    }
+
+    /// Builds what this program can make again, to bring it to the registry itself: a builder compresses on one core. `None`
+    /// where the builder is to push it.
+    async fn built_to_be_staged(
+        &self,
+        member: &Member,
+        names: Names<'_>,
+        step: &str,
+        events: &Events,
+        build: impl AsyncFn(Export<'_>) -> Result<(Made, Reads), Error>,
+    ) -> Result<Option<Built>, Error> {
+        let [name] = names.push_as else { return Ok(None) };
+        if !self.pushes_for(member) {
+            return Ok(None);
+        }
+        let repository = name.repository();
+        let ahead = |replica: &Arc<Replica>| self.staging.bring_ahead(replica, repository, step);
+        let (made, reads) = match build(Export::MadeAgain(&ahead)).await {
+            Err(error) if buildkit::is_not_made_again(&error) => return Ok(None),
+            result => result?,
+        };
+        let image = Built {
+            pushed: None,
+            ..Built::elsewhere(made, reads, names)
+        };
+        let image = self.adopted(image, name, step, events).await;
+        Ok(image.inspect_err(|error| debug!("{step}: the builder pushes it: {error:#}")).ok())
+    }
+
+    /// What is ours to push. One of several builders finds it in the registry.
+    async fn adopted(&self, mut built: Built, name: &Reference, step: &str, events: &Events) -> Result<Built, Error> {
+        let replica = built.replica.as_ref().context("it is not to be made again")?;
+        let repository = self.access.registry.repository(name.repository());
+        let layers = self.staging.adopt(replica, Dialect::OF_BUILDKIT, &repository).await?;
+        built.layers = layers.iter().map(ToString::to_string).collect();
+        if let [_] = self.members[..] {
+            return Ok(built);
+        }
+        let pushed = self.staging.stage(&built, name, step, events).await?;
+        let manifest = pushed.manifest.as_ref().context("it has no manifest")?;
+        repository.put(name.tag(), manifest).await?;
+        built.id = pushed.digest.clone();
+        built.pushed = Some(pushed);
+        Ok(built)
     }
 
     /// What is only built stays apart, each in its builder's cache.
@@ -116,6 +201,7 @@ impl Remote {
         let reads = built.iter().map(|built| &built.reads).find(|reads| **reads == Reads::Whole);
         let mut made = Made {
             replica: None,
+            below: Vec::new(),
             id: built[0].id.clone(),
             cached: built.iter().all(|built| built.cached),
             has_folder: built
@@ -138,12 +224,26 @@ impl Remote {
     }
 
     pub(super) async fn add_utilities(&self, addition: Addition<'_>, step: &str, events: &Events) -> Result<Built, Error> {
-        let buildkit = &self.member(addition.image.as_str(), addition.platforms).buildkit;
-        let (dockerfile, files) = (addition.dockerfile(buildkit.links), addition.archives()?);
-        let build = addition.build(&dockerfile, &files);
-        let made = buildkit.build_inline(build, self.export(addition.names), step, events).await;
-        let made = self.access.explained(made, addition.names, Pusher::Builder).await?;
-        Ok(Built::elsewhere(made, Reads::of([]), addition.names))
+        let member = self.member(addition.image.as_str(), addition.platforms);
+        let files = addition.archives()?;
+        let build = async |export: Export<'_>| {
+            // a layer that is linked is no copy
+            let links = member.buildkit.links && !matches!(export, Export::MadeAgain(_));
+            let dockerfile = addition.dockerfile(links);
+            let made = member
+                .buildkit
+                .build_inline(addition.build(&dockerfile, &files), export, step, events)
+                .await;
+            let made = self.access.explained(made, addition.names, Pusher::Builder).await?;
+            Ok((made, Reads::of([])))
+        };
+        if addition.normal.is_made_again()
+            && let Some(built) = self.built_to_be_staged(member, addition.names, step, events, build).await?
+        {
+            return Ok(built);
+        }
+        let (made, reads) = build(self.export(addition.names)).await?;
+        Ok(Built::elsewhere(made, reads, addition.names))
     }
 
     pub(super) async fn binary_of(&self, image: &str, platform: &str) -> Result<Option<Vec<u8>>, Error> {
@@ -177,7 +277,18 @@ impl Member {
             }
         };
         let platforms = node.platforms.iter().chain(&buildkit.platforms).map(|platform| canonical(platform));
+        let address = match &node.reach {
+            Reach::Listening(endpoint) => &endpoint.address,
+            Reach::Container { daemon, .. } => &daemon.address,
+        };
+        // what a tunnel ends in is farther than its address tells
+        let is_near = match address {
+            Address::Unix(_) => true,
+            Address::Tcp { host, .. } => is_loopback(host),
+            Address::Ssh { .. } => false,
+        } && buildkit.answers_in.is_some_and(|answers_in| answers_in < FAR);
         Ok(Self {
+            is_near,
             name: node.to_string(),
             platforms: platforms.collect(),
             buildkit,

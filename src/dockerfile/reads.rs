@@ -79,6 +79,17 @@ fn components(path: &str) -> Vec<&str> {
 }
 
 impl Dockerfile {
+    /// Whether nothing but copies out of contexts makes files, as far as the words tell.
+    #[must_use]
+    pub fn only_copies(&self) -> bool {
+        !self.has_foreign_frontend()
+            && self.instructions.iter().all(|instruction| match instruction.keyword.as_str() {
+                "RUN" | "ONBUILD" => false,
+                "COPY" | "ADD" => instruction.flags.iter().all(|flag| flag.name == "chmod"),
+                _ => true,
+            })
+    }
+
     /// What the stages that `BuildKit` builds for `target` read of the context. `args` are those of
     /// [`Dockerfile::image_references`]. What images from elsewhere defer with `ONBUILD` is not in it: their own
     /// Dockerfiles would tell.

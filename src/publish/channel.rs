@@ -1,5 +1,6 @@
 //! A channel as its registry holds it: the tags of its images, and its record.
 
+use std::iter;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -194,10 +195,8 @@ pub async fn keep(repository: &Remote, found: &Manifest, tags: &[Tag]) -> Result
     let children = children(found);
     let children = try_join_all(children.iter().map(|child| manifest(repository, child))).await?;
     keep_children(repository, &children).await?;
-    repository.put(&kept_tag(found.digest()), found).await?;
-    for tag in tags {
-        repository.put(tag, found).await?;
-    }
+    let kept = kept_tag(found.digest());
+    try_join_all(iter::once(&kept).chain(tags).map(|tag| repository.put(tag, found))).await?;
     Ok(())
 }
 

@@ -129,9 +129,11 @@ impl<'p> Carrying<'p, '_> {
 
     async fn obtain_one(&self, index: usize, given: &[Have]) -> Result<Have, Error> {
         let (step, release) = (&self.release.plan.steps[index], self.release);
+        let is_stood_on = release.to_build().any(|other| other.needs().contains(&index));
         let published = |digest: &Digest, manifest: Option<&Manifest>| Have::Published {
             image: format!("{}@{digest}", step.reference.repository()),
             id: manifest.and_then(configuration),
+            is_of_here: is_stood_on && release.is_of_here(index, digest),
         };
         let settled = |how| {
             self.events.send(Event::Settled { step: step.label(), how });
@@ -143,7 +145,6 @@ impl<'p> Carrying<'p, '_> {
             }
             Standing::UpToDate(digest) => {
                 settled(Settled::UpToDate);
-                let is_stood_on = release.to_build().any(|other| other.needs().contains(&index));
                 let manifest = if is_stood_on && self.builds.workshop().engine.knows_by_configuration() {
                     release.places.of(step.variant).repository(&step.image)?.get(digest).await?
                 } else {
@@ -198,7 +199,8 @@ impl<'p> Carrying<'p, '_> {
             from: offer.repository.repository().to_string(),
         });
         let fingerprint = &release.sources.prints[index].fingerprint;
-        let copied = copy_image(&offer.repository, &target, manifest, &[tag(&staged_tag(fingerprint))]).await;
+        // where it comes from, it is found again
+        let copied = copy_image(&offer.repository, &target, manifest, &[]).await;
         if let (Err(_), Some(cache)) = (&copied, &release.sources.cache) {
             pushed::forget(cache, fingerprint);
         }
@@ -292,7 +294,7 @@ impl<'p> Carrying<'p, '_> {
                 Some(manifest) => manifest.clone(),
                 None => manifest(&repository, &pushed.digest).await?,
             };
-            if by_daemon {
+            if pushed.manifest.is_none() {
                 engine.has_pushed(image, repository.repository(), &found);
             }
             keep(&repository, &found, tags).await?;

@@ -212,6 +212,13 @@ impl<'p> Release<'p> {
         &self.sources
     }
 
+    /// Whether a step's image with this digest was pushed from this machine.
+    fn is_of_here(&self, index: usize, digest: &Digest) -> bool {
+        let Some(cache) = &self.sources.cache else { return false };
+        let pushed = pushed::of(cache, &self.sources.prints[index].fingerprint);
+        pushed.iter().any(|image| image.digest == *digest)
+    }
+
     fn is_missing(&self, index: usize) -> bool {
         matches!(self.standing[index], Standing::Missing)
     }

@@ -58,7 +58,7 @@ fn with_tls(door: &Door, certificates: &Certificates) -> String {
 }
 
 /// Whether the daemon's BuildKit can stand for one that is apart from a daemon: it can push.
-fn can_be_apart() -> bool {
+pub fn can_be_apart() -> bool {
     let mut command = Command::new("docker");
     let ran = Ran::of(
         command

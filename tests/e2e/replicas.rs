@@ -1,14 +1,17 @@
-//! Images of copied files, which the client makes again from these files instead of taking them out of the daemon.
+//! Images of copied files, which the client makes again from these files instead of taking them out of the daemon, or leaving
+//! them to a builder.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::{Duration, SystemTime};
 
-use crate::builders::{is_classic, needs_no_daemon};
+use crate::builders::{can_be_apart, is_classic, needs_no_daemon};
+use crate::doors::Door;
 use crate::front::Act;
 use crate::releases::Faults;
 use crate::staging::is_valid;
-use crate::support::Project;
+use crate::support::{NOWHERE, Project};
 
 /// None where no daemon has a graph driver store and `BuildKit`.
 fn project(images: &[&str]) -> Option<Project> {
@@ -21,13 +24,13 @@ fn project(images: &[&str]) -> Option<Project> {
     (!project.has_containerd_store()).then_some(project)
 }
 
-fn made_again(step: &str, layers: usize) -> String {
-    format!("{step}: made again: its configuration, {layers} layers")
+/// Its layers may be in the registry by then.
+fn made_again(step: &str) -> String {
+    format!("{step}: made again: its configuration")
 }
 
-#[test]
-fn images_of_copied_files_do_not_come_out_of_the_daemon() {
-    let Some(project) = project(&["base", "web"]) else { return };
+/// `base` and `web`, of all that can be made again.
+fn copied(project: Project) -> Project {
     let long = format!("{}/{}", "folder-of-a-long-name/".repeat(5), "n".repeat(90));
     // what comes from the cache tells nothing of when it was made
     let mark = project.registry.to_string();
@@ -69,29 +72,37 @@ fn images_of_copied_files_do_not_come_out_of_the_daemon() {
         header.set_size(content.len() as u64);
         tar.append_data(&mut header, name, content).expect("appended");
     }
-    let project = project.file("base/tree.tar", tar.into_inner().expect("finished"));
+    project.file("base/tree.tar", tar.into_inner().expect("finished"))
+}
+
+#[test]
+fn images_of_copied_files_do_not_come_out_of_the_daemon() {
+    let Some(project) = project(&["base", "web"]) else { return };
+    let faults = Faults::start(|_| Act::Pass);
+    let project = copied(faults.before(project));
+    let mark = project.registry.to_string();
     let ran = project.run(&["push-all", "--with-debug", "-v"]).ok();
-    for (step, layers) in [("base", 3), ("web", 3)] {
-        assert!(ran.stderr.contains(&made_again(step, layers)), "{step}: {}", ran.stderr);
+    for step in ["base", "web", "base:debug", "web:debug"] {
+        assert!(ran.stderr.contains(&made_again(step)), "{step}: {}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("bring ahead {step}\n")), "{step}: {}", ran.stderr);
     }
-    // the layer with utilities is in both
-    for step in ["base:debug", "web:debug"] {
-        assert!(
-            ran.stderr.contains(&format!("{step}: made again: its configuration")),
-            "{step}: {}",
-            ran.stderr
-        );
-    }
+    let images = ["base", "web", "debug-base", "debug-web"];
+    let layers: BTreeSet<String> = images
+        .iter()
+        .flat_map(|image| project.registry.layers(&format!("kevin-{image}")))
+        .collect();
+    let uploads = faults.front().count("PATCH", "/blobs/uploads/");
+    assert_eq!(uploads, layers.len(), "each once, and no other");
     assert!(!ran.stderr.contains("images that the daemon exports"), "{}", ran.stderr);
-    for image in ["base", "web", "debug-base", "debug-web"] {
+    for image in images {
         is_valid(&project, image);
-        let reference = format!("{}/kevin-{image}", project.registry);
-        let id = project.docker(&["image", "inspect", "--format", "{{.Id}}", &reference]);
-        assert_eq!(project.registry.manifest(&format!("kevin-{image}"))["config"]["digest"], id.trim());
+        let manifest = project.registry.manifest(&format!("kevin-{image}"));
+        let id = manifest["config"]["digest"].as_str().expect("a digest");
+        assert_eq!(project.docker(&["image", "inspect", "--format", "{{.Id}}", id]).trim(), id);
     }
     // one small change, the rest comes from the cache
     project.write("web/server", format!("another {mark}").repeat(60_000));
-    project.run(&["push-image", "web", "-v"]).ok().says(&[&made_again("web", 2)]);
+    project.run(&["push-image", "web", "-v"]).ok().says(&[&made_again("web")]);
     is_valid(&project, "web");
 }
 
@@ -114,7 +125,7 @@ fn what_cannot_be_made_again_comes_from_the_daemon() {
         assert!(!ran.stderr.contains(&format!("{image}: made again")), "{}", ran.stderr);
     }
     // what the daemon has brought is known then
-    assert!(ran.stderr.contains(&made_again("above", 1)), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&made_again("above")), "{}", ran.stderr);
     for image in ["pattern", "owner", "linked", "above"] {
         is_valid(&project, image);
     }
@@ -128,19 +139,20 @@ fn a_file_that_changes_before_it_is_uploaded_comes_out_of_the_daemon() {
     let (file, later) = (project.path("web/data"), format!("of later {}", project.registry));
     let content = [project.registry.to_string().into_bytes(), vec![1; 2_000_000]].concat();
     let written = later.clone();
-    // the first one asks whether it may push
+    // the first one asks whether it may push, the second one comes while the daemon still writes
     let faults = Faults::start(move |seen| {
-        if seen.is("POST", "/blobs/uploads/") && seen.before == 1 {
+        let begins = |at| seen.is("POST", "/kevin-web/blobs/uploads/") && seen.before == at;
+        if begins(2) {
             fs::write(&file, &written).expect("written");
         }
-        Act::Pass
+        Act::when(begins(1), || Act::status(400))
     });
     let project = faults
         .before(project)
         .file("web/Dockerfile", "FROM scratch\nCOPY data /data\n")
         .file("web/data", &content);
     let ran = project.run(&["push-all", "-v"]).ok();
-    assert!(ran.stderr.contains(&made_again("web", 1)), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&made_again("web")), "{}", ran.stderr);
     assert!(ran.stderr.contains("images that the daemon exports"), "{}", ran.stderr);
     assert_eq!(fs::read(project.path("web/data")).expect("read"), later.as_bytes());
     is_valid(&project, "web");
@@ -167,4 +179,108 @@ fn an_image_of_copied_files_is_as_old_as_the_newest_of_them() {
     let digest = project.registry.digest("kevin-web");
     project.run(&["push-all", "--no-cache"]).ok();
     assert_eq!(project.registry.digest("kevin-web"), digest, "the same files make the same image");
+}
+
+/// Without any daemon.
+fn beside(door: &Door, images: &[&str]) -> Project {
+    let images: String = images.iter().map(|image| format!("{image}: {{ context: {image} }}, ")).collect();
+    let project = Project::new(&format!("debug: {{ utilities: ./busybox }}\nimages: {{ {images} }}")).busybox("busybox");
+    project.with("DOCKER_HOST", NOWHERE).with("LATTICE_IMAGES_BUILDER", door.address())
+}
+
+#[test]
+fn a_builder_that_is_near_leaves_copied_files_to_the_client() {
+    if !can_be_apart() {
+        return;
+    }
+    let door = Door::buildkit(None);
+    let faults = Faults::start(|_| Act::Pass);
+    let project = copied(faults.before(beside(&door, &["base", "web"])));
+    let ran = project.run(&["push-all", "--with-debug", "-v"]).ok();
+    for step in ["base", "web", "base:debug", "web:debug"] {
+        assert!(ran.stderr.contains(&format!("bring ahead {step}\n")), "{step}: {}", ran.stderr);
+    }
+    assert!(!ran.stderr.contains("the builder pushes it"), "{}", ran.stderr);
+    let pushed_in = |tag: &str| faults.front().count("PUT", &format!("/manifests/{tag}"));
+    assert_eq!(pushed_in("in-progress"), 0, "no builder has pushed");
+    project
+        .run(&["push-all", "--with-debug", "--force", "--push-by", "daemon", "--user", "other"])
+        .ok();
+    assert!(pushed_in("in-progress") > 0);
+    for image in ["base", "web"] {
+        is_valid(&project, image);
+        let of = |channel: &str| project.registry.config(&format!("{channel}-{image}"))["rootfs"].clone();
+        assert_eq!(of("kevin"), of("other"), "{image}: the layers are the builder's, byte for byte");
+        is_valid(&project, &format!("debug-{image}"));
+        let files = |channel: &str| project.registry.files(&format!("{channel}-debug-{image}"));
+        assert_eq!(files("kevin"), files("other"), "{image}");
+    }
+    // one small change, on a base that is published
+    let mark = format!("another {}", project.registry);
+    project.write("web/mark", &mark);
+    let ran = project.run(&["push-image", "web", "-v"]).ok();
+    assert!(ran.stderr.contains("bring ahead web\n"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("the builder pushes it"), "{}", ran.stderr);
+    is_valid(&project, "web");
+    assert_eq!(project.registry.files("kevin-web")["app/files/mark"].content, mark.as_bytes());
+}
+
+#[test]
+fn what_cannot_be_made_again_a_builder_pushes() {
+    if !can_be_apart() {
+        return;
+    }
+    let door = Door::buildkit(None);
+    let project = beside(&door, &["pattern", "owner", "above", "link", "long"])
+        .file("pattern/Dockerfile", "FROM scratch\nCOPY dat[a] /\n")
+        .file("owner/Dockerfile", "FROM scratch\nCOPY --chown=7:7 data /\n")
+        .file("above/Dockerfile", "FROM pattern\nCOPY data /data2\n")
+        // what is in a folder that is a link goes elsewhere
+        .file("link/Dockerfile", "FROM scratch\nCOPY tree /\nCOPY data /bin/data\n");
+    let long = "n".repeat(150);
+    let project = project
+        .file("long/Dockerfile", "FROM scratch\nCOPY . /\n")
+        .file(&format!("long/{long}"), "long");
+    for image in ["pattern", "owner", "above", "link", "long"] {
+        project.write(&format!("{image}/data"), format!("{image} {}", project.registry));
+    }
+    fs::create_dir_all(project.path("link/tree/usr/bin")).expect("created");
+    fs::write(project.path("link/tree/usr/bin/tool"), "tool").expect("written");
+    symlink("usr/bin", project.path("link/tree/bin")).expect("linked");
+    project.run(&["push-all", "--with-debug", "-v"]).ok();
+    for image in ["pattern", "owner", "above", "link", "long"] {
+        is_valid(&project, image);
+        is_valid(&project, &format!("debug-{image}"));
+    }
+    assert_eq!(project.registry.files("kevin-long")[&long].content, b"long");
+    let files = project.registry.files("kevin-link");
+    assert_eq!(files["usr/bin/data"].content, format!("link {}", project.registry).into_bytes());
+    assert_eq!(files["usr/bin/tool"].content, b"tool");
+}
+
+#[test]
+fn a_file_that_changes_before_a_client_uploads_it_is_an_error() {
+    if !can_be_apart() {
+        return;
+    }
+    let door = Door::buildkit(None);
+    let project = beside(&door, &["web"])
+        .file("web/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("web/data", vec![1; 2_000_000]);
+    let file = project.path("web/data");
+    let faults = Faults::start(move |seen| {
+        let begins = |at| seen.is("POST", "/kevin-web/blobs/uploads/") && seen.before == at;
+        if begins(2) {
+            fs::write(&file, "of later").expect("written");
+        }
+        Act::when(begins(1), || Act::status(400))
+    });
+    let project = faults.before(project);
+    project.run(&["push-all"]).ended(1).says(&[
+        "files changed before they were uploaded",
+        "hint: run again when the context is at rest",
+        "nothing was published",
+    ]);
+    project.run(&["push-all"]).ok();
+    assert_eq!(project.registry.files("kevin-web")["data"].content, b"of later");
 }

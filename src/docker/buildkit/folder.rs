@@ -128,6 +128,11 @@ pub(super) fn seconds(stat: &Stat) -> i64 {
     stat.mod_time.div_euclid(i64::from(NANOSECONDS))
 }
 
+/// The rest of that time.
+pub(super) fn nanoseconds(stat: &Stat) -> i64 {
+    stat.mod_time.rem_euclid(i64::from(NANOSECONDS))
+}
+
 /// Permissions with setuid, setgid and sticky bits.
 pub(super) fn unix_mode(go: u32) -> u32 {
     SPECIAL
@@ -151,7 +156,7 @@ fn stat(entry: &Entry) -> Stat {
         }
         Kind::File { size, hash, .. } => {
             stat.size = i64::try_from(*size).unwrap_or(i64::MAX);
-            stat.mod_time = stat.mod_time.saturating_add(nanoseconds(hash));
+            stat.mod_time = stat.mod_time.saturating_add(hashed(hash));
         }
     }
     stat
@@ -161,7 +166,7 @@ fn inline_stat(file: &Inline) -> Stat {
     let mut stat = Stat {
         path: file.path.clone(),
         mode: go_mode(file.mode),
-        mod_time: nanoseconds(&blake3::hash(&file.content)),
+        mod_time: hashed(&blake3::hash(&file.content)),
         ..Stat::default()
     };
     match file.kind {
@@ -202,7 +207,8 @@ fn go_mode(unix: u32) -> u32 {
         .fold(unix & 0o777, |mode, (_, go)| mode | go)
 }
 
-fn nanoseconds(hash: &blake3::Hash) -> i64 {
+/// A hash as nanoseconds.
+fn hashed(hash: &blake3::Hash) -> i64 {
     let [a, b, c, d, ..] = *hash.as_bytes();
     i64::from(u32::from_le_bytes([a, b, c, d]) % NANOSECONDS)
 }

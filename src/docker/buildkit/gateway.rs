@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bollard::fsutil::types::Stat;
 use prost::Message;
 use prost::bytes::Bytes;
+use serde::Deserialize;
 use serde_json::Value;
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -19,6 +20,7 @@ use tonic_prost::ProstCodec;
 use super::LARGEST_ANSWER;
 use super::llb::Definition;
 use super::solve::said;
+use crate::reference::Digest;
 
 /// Tells which build a call is about (moby/buildkit, `client/buildid`).
 const BUILD: &str = "buildkit-controlapi-buildid";
@@ -100,6 +102,21 @@ impl Made {
             definition: part.definition.clone(),
             config: part.config.clone()?,
         })
+    }
+
+    /// The layers of the image that it is FROM, as far as the frontend tells them.
+    pub(super) fn below(&self) -> Vec<Digest> {
+        #[derive(Deserialize)]
+        struct Config {
+            rootfs: RootFs,
+        }
+        #[derive(Deserialize)]
+        struct RootFs {
+            diff_ids: Vec<Digest>,
+        }
+        let config = self.definitions.0.get("").and_then(|part| part.config.as_ref());
+        let config = config.and_then(|config| serde_json::from_slice::<Config>(config).ok());
+        config.map_or(Vec::new(), |config| config.rootfs.diff_ids)
     }
 
     /// Gives the exporter another configuration.
@@ -225,28 +242,26 @@ impl Bridge {
         Ok(answer.one.context("the builder made nothing of a part of the build")?.id)
     }
 
+    /// What is in a folder; `named` is a pattern, or nothing for all.
+    ///
     /// # Errors
-    /// When there is nothing at this path.
-    pub(super) async fn stat(&mut self, result: &str, path: String) -> Result<Stat, Error> {
-        let asked = StatFile {
+    /// When there is no folder at this path.
+    pub(super) async fn list(&mut self, result: &str, folder: String, named: &str) -> Result<Vec<Stat>, Error> {
+        let asked = ReadDir {
             r#ref: result.to_owned(),
-            path,
+            dir_path: folder,
+            include_pattern: named.to_owned(),
         };
-        let found: Found = self.call("StatFile", asked).await?;
-        found.stat.context("the builder told nothing of a folder")
+        let listed: Listed = self.call("ReadDir", asked).await?;
+        Ok(listed.entries)
     }
 
     /// Whether there is something of this name in the root, for any platform.
     async fn has_folder(&mut self, answer: &Answer, name: &str) -> Result<bool, Error> {
         // what was made of nothing is none
         for part in answer.all().filter(|part| !part.id.is_empty()) {
-            let asked = ReadDir {
-                r#ref: part.id.clone(),
-                dir_path: "/".to_owned(),
-                include_pattern: name.to_owned(),
-            };
-            let listed: Listed = self.call("ReadDir", asked).await?;
-            if listed.entries.iter().any(|entry| entry.path == name) {
+            let listed = self.list(&part.id, "/".to_owned(), name).await?;
+            if listed.iter().any(|entry| entry.path == name) {
                 return Ok(true);
             }
         }
@@ -385,20 +400,6 @@ struct ReadDir {
 struct Listed {
     #[prost(message, repeated, tag = "1")]
     entries: Vec<Stat>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct StatFile {
-    #[prost(string, tag = "1")]
-    r#ref: String,
-    #[prost(string, tag = "2")]
-    path: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Found {
-    #[prost(message, optional, tag = "1")]
-    stat: Option<Stat>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -50,9 +50,9 @@ pub(super) struct Copy {
     pub(super) unpacks: bool,
 }
 
-/// The layers of a definition, the lowest first, down to an image or to nothing. `None` where anything but such copies makes
-/// one of them.
-pub(super) fn copied_layers(definition: &Bytes) -> Option<Vec<Layer>> {
+/// The layers of a definition, the lowest first, down to an image, to nothing, or to a vertex that `is_known`, which is told.
+/// `None` where anything but such copies makes one of them.
+pub(super) fn copied_layers(definition: &Bytes, is_known: impl Fn(&str) -> bool) -> Option<(Option<String>, Vec<Layer>)> {
     let definition = Definition::decode(definition.clone()).ok()?;
     let last = Op::decode(definition.ops.last()?.clone()).ok()?;
     let ops: HashMap<String, Op> = definition
@@ -62,7 +62,7 @@ pub(super) fn copied_layers(definition: &Bytes) -> Option<Vec<Layer>> {
         .collect::<Option<_>>()?;
     let mut layers = Vec::new();
     let mut below = Some(last.inputs.first()?.digest.clone());
-    while let Some(vertex) = below {
+    while let Some(vertex) = below.take_if(|vertex| !is_known(vertex)) {
         let op = ops.get(&vertex)?;
         if op.source.as_ref().is_some_and(|source| source.identifier.starts_with(IMAGE)) {
             break;
@@ -77,7 +77,7 @@ pub(super) fn copied_layers(definition: &Bytes) -> Option<Vec<Layer>> {
         layers.push(Layer { vertex, steps });
     }
     layers.reverse();
-    Some(layers)
+    Some((below, layers))
 }
 
 fn step(op: &Op, at: usize, action: &Action, ops: &HashMap<String, Op>) -> Option<Step> {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     fn shape(definition: &Bytes) -> Option<Vec<Vec<String>>> {
-        let layers = copied_layers(definition)?;
+        let (_, layers) = copied_layers(definition, |_| false)?;
         Some(layers.iter().map(|layer| layer.steps.iter().map(said).collect()).collect())
     }
 

@@ -13,14 +13,17 @@ mod session;
 mod solve;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Error};
+use anyhow::Error;
 use bollard::Docker;
 use bollard::moby::buildkit::v1::control_client::ControlClient;
 use bollard::moby::buildkit::v1::{ListWorkersRequest, SolveRequest};
 use sha2::{Digest as _, Sha256};
+use tokio::task::spawn_blocking;
 use tonic::transport::Channel;
 use tracing::debug;
 
@@ -41,9 +44,9 @@ pub(super) use gateway::Look;
 use gateway::{Bridge, Definitions, Question};
 use line::Line;
 use received::Received;
-pub(super) use replica::Replica;
+pub(super) use replica::{Dialect, Replica};
 use request::Asked;
-pub(super) use request::{Export, Push};
+pub(super) use request::{Ahead, Export, Push};
 use secrets::{Agents, Given};
 use session::{Offer, Session};
 use solve::{Making, Settling, Solved};
@@ -70,8 +73,8 @@ pub(super) struct BuildKit {
     pub(super) platforms: Vec<String>,
     /// Whether its frontend knows `COPY --link` (Dockerfile 1.4).
     pub(super) links: bool,
-    /// Whether what it makes gets into a graph driver store, where instructions have the times that they are given.
-    pub(super) settles: bool,
+    /// In which it answered; not asked of a daemon's.
+    pub(super) answers_in: Option<Duration>,
 }
 
 /// How an image was made, for the BuildKit that has made it.
@@ -79,6 +82,13 @@ pub(super) struct BuildKit {
 pub(super) struct Origin {
     builder: String,
     definitions: Definitions,
+    replica: Option<Arc<Replica>>,
+}
+
+impl Origin {
+    pub(super) fn is_made_again(&self) -> bool {
+        self.replica.is_some()
+    }
 }
 
 impl BuildKit {
@@ -121,7 +131,7 @@ impl BuildKit {
             network: None,
             platforms: Vec::new(),
             links: false,
-            settles: false,
+            answers_in: None,
         }
     }
 
@@ -132,6 +142,10 @@ impl BuildKit {
     async fn asked(line: Line, channel: Channel, access: Access) -> Result<Self, Error> {
         let buildkit = Self::new(line, channel, access);
         let answer = buildkit.control().list_workers(ListWorkersRequest::default()).await?;
+        // the first answer had to wait for the line
+        let asked = Instant::now();
+        buildkit.control().list_workers(ListWorkersRequest::default()).await?;
+        let answers_in = Some(asked.elapsed());
         let workers = answer.into_inner().record;
         // those that tell their version know it
         let links = workers.iter().all(|worker| worker.buildkit_version.is_some());
@@ -140,6 +154,7 @@ impl BuildKit {
         Ok(Self {
             platforms: platforms.collect(),
             links,
+            answers_in,
             ..buildkit
         })
     }
@@ -158,9 +173,10 @@ impl BuildKit {
         if matches!(self.line, Line::Direct) && (recipe.pull || build.pull) {
             asked.question.set("image-resolve-mode".to_owned(), "pull");
         }
-        self.give(&mut asked.question, recipe.siblings);
+        let siblings = self.give(&mut asked.question, recipe.siblings);
         let solve = Solve {
             asked,
+            siblings,
             look: recipe.gets_utilities.then_some(Look::After { folder: FOLDER }),
             folders: folders(reading)?,
             reads: reading.reads.clone(),
@@ -187,17 +203,20 @@ impl BuildKit {
         events: &Events,
     ) -> Result<Made, Error> {
         let mut solve = Solve::inline(build, export);
-        self.give(&mut solve.asked.question, build.siblings);
+        solve.siblings = self.give(&mut solve.asked.question, build.siblings);
         self.made(solve, step, events).await
     }
 
-    /// Siblings that were made here need not come back as images.
-    fn give(&self, question: &mut Question, siblings: &[Sibling]) {
+    /// Siblings that were made here need not come back as images; of these, those that can be made again.
+    fn give(&self, question: &mut Question, siblings: &[Sibling]) -> Vec<Arc<Replica>> {
+        let mut replicas = Vec::new();
         for sibling in siblings {
             if let Some(origin) = sibling.origin.as_ref().filter(|origin| origin.builder == self.id) {
                 question.give(&sibling.name, &origin.definitions);
+                replicas.extend(origin.replica.clone());
             }
         }
+        replicas
     }
 
     /// The files that a build makes, as a tar of `limit` bytes at most.
@@ -213,19 +232,26 @@ impl BuildKit {
 
     async fn made(&self, solve: Solve<'_>, step: &str, events: &Events) -> Result<Made, Error> {
         let solved = self.solve(solve, step, events).await?;
-        let id = solved
-            .answer
-            .get(DIGEST)
-            .context("the builder named no image at the end of the build")?;
+        let id = match (solved.answer.get(DIGEST), &solved.replica) {
+            (Some(id), _) => id.parse()?,
+            (None, Some(replica)) => {
+                let replica = Arc::clone(replica);
+                let image = spawn_blocking(move || replica.image(Dialect::OF_BUILDKIT)).await?;
+                image.map_err(|error| NotAgain(format!("{error:#}")))?.id
+            }
+            (None, None) => return Err(NotAgain("it is made of other than copied files".to_owned()).into()),
+        };
         Ok(Made {
-            id: id.parse()?,
+            id,
             cached: solved.cached,
             has_folder: solved.made.has_folder,
+            below: solved.made.below(),
             origin: Some(Arc::new(Origin {
                 builder: self.id.clone(),
                 definitions: solved.made.definitions,
+                replica: solved.replica.clone(),
             })),
-            replica: solved.replica.map(Arc::new),
+            replica: solved.replica,
         })
     }
 
@@ -258,7 +284,8 @@ impl BuildKit {
         let shared_key = format!("{:x}", Sha256::digest(format!("{}\n{}", self.access.machine, solve.shared)));
         let settling = Settling {
             folders: files.folders(),
-            replicates: solve.asked.replicates,
+            siblings: solve.siblings.clone(),
+            again: solve.asked.again,
         };
         let offer = Offer {
             files,
@@ -279,7 +306,7 @@ impl BuildKit {
             bridge,
             question: solve.asked.question.clone(),
             look: solve.look,
-            settling: self.settles.then_some(settling),
+            settling,
         };
         solve::solve(self.control(), request, making, step, events).await
     }
@@ -288,6 +315,23 @@ impl BuildKit {
 fn platform_name(parts: &[String]) -> String {
     let parts = parts.iter().filter(|part| !part.is_empty()).map(String::as_str);
     parts.collect::<Vec<_>>().join("/")
+}
+
+/// Why what was built cannot be made again by this program.
+#[derive(Debug)]
+struct NotAgain(String);
+
+impl fmt::Display for NotAgain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotAgain {}
+
+/// Whether a build is there, and only cannot be made again.
+pub(super) fn is_not_made_again(error: &Error) -> bool {
+    error.is::<NotAgain>()
 }
 
 /// Whether a build failed because it reads more of its context than it was offered.
@@ -310,7 +354,8 @@ fn has_forgotten(error: &Error) -> bool {
 }
 
 struct Solve<'a> {
-    asked: Asked,
+    asked: Asked<'a>,
+    siblings: Vec<Arc<Replica>>,
     look: Option<Look>,
     folders: Vec<(String, Folder)>,
     /// What the context is offered of its folder.
@@ -324,8 +369,9 @@ struct Solve<'a> {
 }
 
 impl<'a> Solve<'a> {
-    fn inline(build: InlineBuild<'a>, export: Export<'_>) -> Self {
+    fn inline(build: InlineBuild<'a>, export: Export<'a>) -> Self {
         Self {
+            siblings: Vec::new(),
             asked: request::of_platforms(build.platforms, export),
             look: build.look,
             folders: vec![(CONTEXT.to_owned(), Folder::of_inline(build.files))],

@@ -1,6 +1,7 @@
 //! What BuildKit is asked for: a build's keys as its Dockerfile frontend knows them (moby/buildkit, `frontend/dockerui`).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bollard::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry, SolveRequest};
 use serde_json::{Value, json};
@@ -8,19 +9,28 @@ use serde_json::{Value, json};
 use super::super::recipe::Recipe;
 use super::DOCKERFILE_NAME;
 use super::gateway::Question;
+use super::replica::{Compared, Replica};
 use crate::manifest::NamedContext;
 use crate::reference::Reference;
 
 const FRONTEND: &str = "dockerfile.v0";
 const HOST_NETWORK: &str = "host";
 
+/// Gets what can be made again as soon as that is known.
+pub(in crate::docker) type Ahead<'a> = &'a (dyn Fn(&Arc<Replica>) + Send + Sync);
+
+/// How what is made is made again.
+pub(super) type Again<'a> = (Compared, Ahead<'a>);
+
 /// What becomes of what is built.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(in crate::docker) enum Export<'a> {
     /// It goes into the daemon's image store, under this name.
     Store(&'a Reference),
     /// It does, and is to be made again as far as that can be done.
-    Replicated(&'a Reference),
+    Replicated(&'a Reference, Ahead<'a>),
+    /// It stays in the builder's cache, and is to be made again; an error where that cannot be done.
+    MadeAgain(Ahead<'a>),
     /// The daemon stores it, and pushes it.
     StoreAndPush(Push<'a>),
     Push(Push<'a>),
@@ -37,7 +47,15 @@ pub(in crate::docker) struct Push<'a> {
     pub(in crate::docker) insecure: bool,
 }
 
-impl Export<'_> {
+impl<'a> Export<'a> {
+    fn again(self) -> Option<Again<'a>> {
+        match self {
+            Self::Replicated(_, ahead) => Some((Compared::Folders, ahead)),
+            Self::MadeAgain(ahead) => Some((Compared::All, ahead)),
+            _ => None,
+        }
+    }
+
     fn exporter(self) -> (&'static str, Vec<(&'static str, String)>) {
         let no = || "false".to_owned();
         let yes = || "true".to_owned();
@@ -51,10 +69,12 @@ impl Export<'_> {
         };
         match self {
             // without a name, equal images of builds at the same time get in each other's way in the containerd store
-            Self::Store(reference) | Self::Replicated(reference) => ("moby", vec![("name", reference.to_string())]),
+            Self::Store(reference) | Self::Replicated(reference, _) => ("moby", vec![("name", reference.to_string())]),
             // a container unpacks it when there is one
             Self::StoreAndPush(push) => ("image", [pushed(push), vec![("unpack", no())]].concat()),
             Self::Push(push) => ("image", [pushed(push), vec![("store", no())]].concat()),
+            // without an exporter, nothing is written as layers
+            Self::MadeAgain(_) => ("", Vec::new()),
             Self::Nowhere => ("image", vec![("push", no()), ("store", no())]),
             Self::Files => ("tar", Vec::new()),
         }
@@ -62,20 +82,20 @@ impl Export<'_> {
 }
 
 /// What the frontend is to make, and what becomes of it.
-pub(super) struct Asked {
+pub(super) struct Asked<'a> {
     pub(super) question: Question,
     pub(super) request: SolveRequest,
-    pub(super) replicates: bool,
+    pub(super) again: Option<Again<'a>>,
 }
 
 /// `network` is for builds that ask for none.
-pub(super) fn of_recipe(recipe: Recipe<'_>, export: Export<'_>, network: Option<&str>) -> Asked {
+pub(super) fn of_recipe<'a>(recipe: Recipe<'_>, export: Export<'a>, network: Option<&str>) -> Asked<'a> {
     let build = recipe.build;
     let network = build.network.as_deref().filter(|network| *network != "default").or(network);
     let Asked {
         mut question,
         mut request,
-        replicates,
+        again,
     } = of_platforms(&build.platforms, export);
     let mut set = |key: String, value: &str| question.set(key, value);
     if let Some(target) = &build.target {
@@ -112,14 +132,10 @@ pub(super) fn of_recipe(recipe: Recipe<'_>, export: Export<'_>, network: Option<
         exports: build.cache_to.iter().map(|text| cache_entry(text)).collect(),
         ..CacheOptions::default()
     });
-    Asked {
-        question,
-        request,
-        replicates,
-    }
+    Asked { question, request, again }
 }
 
-pub(super) fn of_platforms(platforms: &[String], export: Export<'_>) -> Asked {
+pub(super) fn of_platforms<'a>(platforms: &[String], export: Export<'a>) -> Asked<'a> {
     let mut question = Question::to(FRONTEND);
     question.set("filename".to_owned(), DOCKERFILE_NAME);
     question.set("platform".to_owned(), &platforms.join(","));
@@ -133,7 +149,7 @@ pub(super) fn of_platforms(platforms: &[String], export: Export<'_>) -> Asked {
     Asked {
         question,
         request,
-        replicates: matches!(export, Export::Replicated(_)),
+        again: export.again(),
     }
 }
 

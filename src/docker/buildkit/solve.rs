@@ -18,6 +18,7 @@ use tracing::{Span, debug};
 use super::folder::Folder;
 use super::gateway::{Bridge, Look, Made, Question};
 use super::replica::{Plan, Replica};
+use super::request::Again;
 use crate::docker::instructions::{self, Cache};
 use crate::event::{Event, Events, Speaker};
 use crate::problem::printable;
@@ -32,29 +33,31 @@ pub(super) struct Solved {
     /// Every instruction came from the cache.
     pub(super) cached: bool,
     pub(super) made: Made,
-    pub(super) replica: Option<Replica>,
+    pub(super) replica: Option<Arc<Replica>>,
 }
 
 /// What the client's part of a build is.
-pub(super) struct Making {
+pub(super) struct Making<'a> {
     /// To the build that is asked for.
     pub(super) bridge: Bridge,
     pub(super) question: Question,
     pub(super) look: Option<Look>,
-    /// Where instructions that only copy files are to have times of our own.
-    pub(super) settling: Option<Settling>,
+    /// For instructions that only copy files.
+    pub(super) settling: Settling<'a>,
 }
 
-pub(super) struct Settling {
+pub(super) struct Settling<'a> {
     pub(super) folders: Arc<HashMap<String, Arc<Folder>>>,
-    /// What is made is to be made again.
-    pub(super) replicates: bool,
+    /// What the build may stand on.
+    pub(super) siblings: Vec<Arc<Replica>>,
+    /// Where what is made is to be made again.
+    pub(super) again: Option<Again<'a>>,
 }
 
 pub(super) async fn solve(
     mut client: ControlClient<Channel>,
     request: SolveRequest,
-    making: Making,
+    making: Making<'_>,
     step: &str,
     events: &Events,
 ) -> Result<Solved, Error> {
@@ -88,7 +91,7 @@ pub(super) async fn solve(
 }
 
 /// `solving` ends when it was told to, or because it cannot go on.
-async fn made<A>(solving: impl Future<Output = Result<A, Error>>, making: Making) -> Result<(A, Made, Option<Replica>), Error> {
+async fn made<A>(solving: impl Future<Output = Result<A, Error>>, making: Making<'_>) -> Result<(A, Made, Option<Arc<Replica>>), Error> {
     let Making {
         mut bridge,
         question,
@@ -102,10 +105,7 @@ async fn made<A>(solving: impl Future<Output = Result<A, Error>>, making: Making
     };
     match made {
         Ok(mut made) => {
-            let replica = match settling {
-                Some(settling) => settled(&mut made, &bridge, settling).await,
-                None => None,
-            };
+            let replica = settled(&mut made, &bridge, settling).await;
             let (exported, solved) = tokio::join!(bridge.export(&made), solving);
             let answer = solved?;
             exported?;
@@ -120,16 +120,18 @@ async fn made<A>(solving: impl Future<Output = Result<A, Error>>, making: Making
 }
 
 /// Settles what the exporter would leave to chance.
-async fn settled(made: &mut Made, bridge: &Bridge, settling: Settling) -> Option<Replica> {
-    let (one, folders) = (made.one()?, settling.folders);
-    let planning = spawn_blocking(move || Some((Plan::of(&one, &folders)?, one)));
+async fn settled(made: &mut Made, bridge: &Bridge, settling: Settling<'_>) -> Option<Arc<Replica>> {
+    let Settling { folders, siblings, again } = settling;
+    let one = made.one()?;
+    let planning = spawn_blocking(move || Some((Plan::of(&one, &folders, &siblings)?, one)));
     let (plan, one) = planning.await.ok()??;
     made.set_config(plan.config()?);
-    if !settling.replicates {
-        return None;
-    }
-    let replica = plan.looked_up(bridge, &one).await;
-    replica.inspect_err(|error| debug!("it cannot be made again: {error:#}")).ok()
+    let (what, ahead) = again?;
+    let replica = plan.looked_up(what, bridge, &one).await;
+    let replica = replica.inspect_err(|error| debug!("it cannot be made again: {error:#}")).ok()?;
+    let replica = Arc::new(replica);
+    ahead(&replica);
+    Some(replica)
 }
 
 pub(super) fn said(status: &Status) -> Error {

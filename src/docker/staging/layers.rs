@@ -23,7 +23,7 @@ const UPLOADS: usize = 5;
 
 /// Bytes of an image's layers: uploaded, and to be uploaded as far as that has begun.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(in crate::docker) struct Progress {
     pub(super) sent: AtomicU64,
     pub(super) total: AtomicU64,
 }

@@ -1,8 +1,8 @@
 //! Brings images out of a daemon to a registry, instead of the daemon's own push, which compresses each layer on one core.
 //!
-//! What this program can make again itself is not asked for. Other images are exported as `docker save` does it, several at
-//! once. What the registry gets is what a push would have brought: the same configuration and layers, in a manifest of the same
-//! kind; only the layers' compression differs.
+//! What this program can make again itself is not asked for, and begun while the builder still writes it. Other images are
+//! exported as `docker save` does it, several at once. What the registry gets is what a push would have brought: the same
+//! configuration and layers, in a manifest of the same kind; only the layers' compression differs.
 
 mod archive;
 mod batch;
@@ -17,19 +17,22 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context as _, Error, ensure};
+use anyhow::{Context as _, Error, bail, ensure};
 use bollard::Docker;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OnceCell};
 use tokio::task::spawn_blocking;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, debug};
 
 use self::batch::Queue;
 pub(super) use self::compress::BLOCK;
 use self::known::Blob;
-use self::layers::{Layers, Progress};
+use self::layers::Layers;
+pub(super) use self::layers::Progress;
+use super::buildkit::{Dialect, Replica};
 use super::meter::metered;
 use super::push::Pushed;
 use super::recipe::Built;
@@ -75,13 +78,18 @@ impl fmt::Display for Parts {
 
 /// Of one run.
 pub(super) struct Staging {
-    docker: Docker,
+    /// Where images that cannot be made again come out of a daemon.
+    docker: Option<Docker>,
     registry: registry::Client,
     queue: Queue,
     layers: Layers,
     own: Mutex<Own>,
     /// Layers are not pending any more.
     settled: Notify,
+    /// The dialect that the engine writes layers in, as far as it is known.
+    spoken: Arc<Mutex<Option<Dialect>>>,
+    /// What is brought before it is asked for.
+    ahead: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
 
 /// The parts that this program has.
@@ -126,8 +134,10 @@ impl Drop for Pending<'_> {
 }
 
 impl Staging {
-    pub(super) fn new(docker: Docker, registry: registry::Client, cache: Option<PathBuf>) -> Self {
+    pub(super) fn new(docker: Option<Docker>, spoken: Option<Dialect>, registry: registry::Client, cache: Option<PathBuf>) -> Self {
         Self {
+            spoken: Arc::new(Mutex::new(spoken)),
+            ahead: Mutex::default(),
             docker,
             registry,
             queue: Queue::default(),
@@ -135,6 +145,54 @@ impl Staging {
             own: Mutex::default(),
             settled: Notify::new(),
         }
+    }
+
+    /// Begins to bring layers to the repository. Whoever wants them later waits for that, and does it where it failed.
+    pub(super) fn bring_ahead(self: &Arc<Self>, replica: &Arc<Replica>, repository: &Repository, step: &str) {
+        let Some(dialect) = *self.spoken.lock().unwrap_or_else(PoisonError::into_inner) else {
+            return;
+        };
+        let begun = (0..replica.depth()).map(|at| {
+            let (staging, replica) = (Arc::clone(self), Arc::clone(replica));
+            let (repository, step) = (self.registry.repository(repository), step.to_owned());
+            let part = timing::part_of(&step, "bring ahead");
+            let bringing = async move {
+                if let Err(error) = staging.bring_layer(&replica, at, dialect, &repository).await {
+                    debug!("{step}: not brought ahead: {error:#}");
+                }
+            };
+            AbortOnDropHandle::new(tokio::spawn(bringing.instrument(part)))
+        });
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).extend(begun);
+    }
+
+    async fn bring_layer(&self, replica: &Arc<Replica>, at: usize, dialect: Dialect, to: &Remote) -> Result<(), Error> {
+        let made = Arc::clone(replica);
+        let (digest, layer) = spawn_blocking(move || made.layer(at, dialect)).await??;
+        if !self.is_there(&digest, to.repository().host()) {
+            self.layers.bring(&digest, to, async || Ok(layer), &replica.progress).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes an image that this program makes alone, for the repository, and tells its layers.
+    ///
+    /// # Errors
+    /// When a file cannot be read any more, or the registry lacks what the image stands on.
+    pub(super) async fn adopt(&self, replica: &Arc<Replica>, dialect: Dialect, to: &Remote) -> Result<Vec<Digest>, Error> {
+        let replica = Arc::clone(replica);
+        let image = spawn_blocking(move || replica.image(dialect)).await??;
+        try_join_all(image.below.iter().map(async |layer| {
+            let unknown = async || bail!("it stands on {layer}, which is not known to be in the registry");
+            self.layers.bring(layer, to, unknown, &Arc::default()).await
+        }))
+        .await?;
+        let layers = image.below.into_iter().chain(image.own.iter().map(|(digest, _)| digest.clone()));
+        let layers = layers.collect();
+        let mut own = self.own();
+        own.configs.insert(image.id, image.config);
+        own.layers.extend(image.own);
+        Ok(layers)
     }
 
     /// Makes the image again, as far as that can be done, once. It may stand on what is being made again for another.
@@ -159,7 +217,8 @@ impl Staging {
         }
         let there: BTreeSet<Digest> = layers.iter().filter(|layer| self.is_there(layer, host)).cloned().collect();
         let (replica, id, all) = (Arc::clone(replica), built.id.clone(), layers.clone());
-        let parts = spawn_blocking(move || replica.parts(&id, &all, |layer| there.contains(layer)));
+        let spoken = Arc::clone(&self.spoken);
+        let parts = spawn_blocking(move || replica.parts(&id, &all, |layer| there.contains(layer), &spoken));
         if let Ok(parts) = parts.instrument(timing::part_of(step, "make again")).await {
             debug!("{step}: {parts}");
             let mut own = self.own();
@@ -205,7 +264,7 @@ impl Staging {
         let (Some(content), Ok(layers)) = (content, digests(&built.layers)) else {
             return;
         };
-        if content.layers.len() == layers.len() {
+        if content.layers.len() >= layers.len() {
             for (layer, part) in layers.iter().zip(&content.layers).filter(|(_, part)| part.media_type == LAYER) {
                 self.layers.learn(layer, &part.blob, repository);
             }
@@ -218,7 +277,11 @@ impl Staging {
 
     /// Brings what the image consists of to the repository of `reference`.
     pub(super) async fn stage(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
-        let progress = Arc::new(Progress::default());
+        let progress = built
+            .replica
+            .as_ref()
+            .map(|replica| Arc::clone(&replica.progress))
+            .unwrap_or_default();
         let read = || (progress.sent.load(Relaxed), progress.total.load(Relaxed));
         let tell = |sent, total| {
             events.send(Event::Uploading {
@@ -240,7 +303,12 @@ impl Staging {
         let layers = digests(&built.layers)?;
         let distinct: BTreeSet<Digest> = layers.iter().cloned().collect();
         let batch = OnceCell::new();
-        let export = || self.queue.export(&self.docker, &self.layers, &built.id, &layers, &repository);
+        let export = async || match &self.docker {
+            Some(docker) => self.queue.export(docker, &self.layers, &built.id, &layers, &repository).await,
+            None => Err(Problem::failed("files changed before they were uploaded")
+                .hint("run again when the context is at rest")
+                .into()),
+        };
         let exported = || batch.get_or_try_init(export);
         if !self.has(&built.id, &layers, repository.repository().host()) {
             exported().await?;
@@ -284,8 +352,9 @@ impl Staging {
         self.queue.complete();
     }
 
-    /// Keeps what later runs can use.
+    /// Keeps what later runs can use, and leaves what nobody wanted.
     pub(super) fn finish(&self) {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.layers.save();
     }
 }

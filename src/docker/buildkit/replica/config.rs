@@ -69,6 +69,18 @@ impl Config {
         written(&self.fields)
     }
 
+    /// The layers of the image of elsewhere that it stands on, and how many layers it is to have with them.
+    pub(super) fn below(&self) -> Option<(Vec<Digest>, usize)> {
+        #[derive(Deserialize)]
+        struct RootFs {
+            diff_ids: Option<Vec<Digest>>,
+        }
+        let rootfs: RootFs = serde_json::from_str(self.fields.get("rootfs")?.get()).ok()?;
+        let history: Vec<Instruction> = serde_json::from_str(self.fields.get(HISTORY)?.get()).ok()?;
+        let layers = history.iter().filter(|instruction| !instruction.empty_layer).count();
+        Some((rootfs.diff_ids.unwrap_or_default(), layers))
+    }
+
     /// What the exporter makes of it for an image of these layers.
     pub(super) fn with(&self, layers: &[Digest]) -> Option<Bytes> {
         #[derive(Serialize)]

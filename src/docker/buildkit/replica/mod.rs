@@ -1,7 +1,7 @@
-//! Images that are nothing but copied files, made again from these files, so that nothing has to be taken out of the daemon.
+//! Images that are nothing but copied files, made again from these files, so that nothing has to be taken out of the builder.
 //!
-//! Only what comes out with the digests that the daemon tells is believed. The times of folders are the builder's own, so it is
-//! asked for them, layer by layer.
+//! What the builder has made is listed, folder by folder: it must be what is expected, and the times of folders are the builder's
+//! own. Where a daemon tells the digests of layers, only what comes out with them is believed.
 
 mod config;
 mod tar;
@@ -9,21 +9,23 @@ mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Error, ensure};
+use anyhow::{Context as _, Error, ensure};
 use futures_util::future::try_join_all;
 use prost::bytes::Bytes;
 
 use self::config::Config;
-use self::tar::{Dialect, Layout};
+pub(in crate::docker) use self::tar::Dialect;
+use self::tar::{Layout, Tar};
 use self::tree::{Entry, MOST_ENTRIES, Sent, Tree, What};
-use super::folder::{Folder, seconds, unix_mode};
+use super::folder::Folder;
 use super::gateway::{Bridge, One};
-use super::llb::{self, Layer, Step};
-use crate::docker::staging;
+use super::llb::{self, Step};
+use crate::docker::staging::{self, Progress};
 use crate::reference::Digest;
 
 /// The builder is asked for one after the other by some versions.
@@ -31,15 +33,20 @@ const MOST_FOLDERS: usize = 100;
 
 /// What a build is about to make.
 pub(super) struct Plan {
+    below: Option<Arc<Replica>>,
     /// By the vertexes that make them, the lowest first.
     layers: Vec<(String, Tree)>,
+    /// In these layers, and below.
+    folders: BTreeSet<String>,
     config: Config,
 }
 
 impl Plan {
-    /// `None` where anything but copied files makes the image. Blocks.
-    pub(super) fn of(made: &One, folders: &HashMap<String, Arc<Folder>>) -> Option<Self> {
-        let layers = llb::copied_layers(&made.definition)?;
+    /// It may stand on one of `siblings`. `None` where anything but copied files makes the image. Blocks.
+    pub(super) fn of(made: &One, folders: &HashMap<String, Arc<Folder>>, siblings: &[Arc<Replica>]) -> Option<Self> {
+        let sibling = |vertex: &str| siblings.iter().find(|sibling| sibling.vertex.as_deref() == Some(vertex));
+        let (base, layers) = llb::copied_layers(&made.definition, |vertex| sibling(vertex).is_some())?;
+        let below = base.as_deref().and_then(sibling).cloned();
         let mut sent = BTreeMap::new();
         for step in layers.iter().flat_map(|layer| &layer.steps) {
             if let Step::Copy(copy) = step
@@ -48,25 +55,28 @@ impl Plan {
                 sent.insert(copy.folder.as_str(), Sent::new(folders.get(&copy.folder)?)?);
             }
         }
-        let (mut laid, mut below, mut newest, mut entries) = (Vec::new(), BTreeSet::new(), 0, 0);
-        for Layer { vertex, steps } in &layers {
-            let tree = tree::lay(steps, &sent, &below)?;
+        let mut known = below.as_ref().map(|below| below.folders.clone()).unwrap_or_default();
+        let (mut laid, mut newest, mut entries) = (Vec::new(), 0, 0);
+        for layer in &layers {
+            let tree = tree::lay(&layer.steps, &sent, &known)?;
             entries += tree.len();
             if entries > MOST_ENTRIES {
                 return None;
             }
             for (path, entry) in &tree {
                 if let What::Folder = entry.what {
-                    below.insert(path.clone());
+                    known.insert(path.clone());
                 } else {
                     newest = newest.max(entry.mtime);
                 }
             }
-            laid.push((vertex.clone(), tree));
+            laid.push((layer.vertex.clone(), tree));
         }
         Some(Self {
-            config: Config::of(&made.config, newest)?,
+            below,
             layers: laid,
+            folders: known,
+            config: Config::of(&made.config, newest)?,
         })
     }
 
@@ -75,19 +85,21 @@ impl Plan {
         self.config.bytes()
     }
 
-    /// Asks the builder for what it knows alone.
+    /// Asks the builder for what it knows alone, and compares `what` with what it has.
     ///
     /// # Errors
-    /// When it does not tell, or there is too much to be asked for.
-    pub(super) async fn looked_up(mut self, bridge: &Bridge, made: &One) -> Result<Replica, Error> {
+    /// When something is there that is not expected, or there is too much to be asked for.
+    pub(super) async fn looked_up(mut self, what: Compared, bridge: &Bridge, made: &One) -> Result<Replica, Error> {
         let top = self.layers.len().saturating_sub(1);
-        let is_folder = |entry: &Entry| matches!(entry.what, What::Folder);
-        let entries = self.layers.iter().flat_map(|(_, tree)| tree.values());
-        let folders = entries.filter(|entry| is_folder(entry)).count();
+        let mut layers: Vec<_> = self
+            .layers
+            .iter_mut()
+            .map(|(vertex, tree)| (vertex, by_folder(tree, what)))
+            .collect();
+        let folders: usize = layers.iter().map(|(_, folders)| folders.len()).sum();
         ensure!(folders <= MOST_FOLDERS, "it has {folders} folders");
-        try_join_all(self.layers.iter_mut().enumerate().map(async |(at, (vertex, tree))| {
-            let mut folders = tree.iter_mut().filter(|(_, entry)| is_folder(entry)).peekable();
-            if folders.peek().is_none() {
+        try_join_all(layers.iter_mut().enumerate().map(async |(at, (vertex, folders))| {
+            if folders.is_empty() {
                 return Ok::<_, Error>(());
             }
             let result = if at == top {
@@ -95,35 +107,110 @@ impl Plan {
             } else {
                 bridge.clone().step(llb::up_to(vertex, &made.definition)?).await?
             };
-            let asked = folders.map(async |(path, entry)| {
-                let stat = bridge.clone().stat(&result, tree::shown(path)).await?;
-                ensure!(stat.uid == 0 && stat.gid == 0, "{} has another owner", tree::shown(path));
-                (entry.mode, entry.mtime) = (unix_mode(stat.mode), seconds(&stat));
-                Ok(())
-            });
-            try_join_all(asked).await?;
+            try_join_all(folders.iter_mut().map(async |(folder, entries)| {
+                let path = format!("/{}", tree::shown(folder));
+                let listed = bridge.clone().list(&result, path.clone(), "").await?;
+                tree::take(entries.iter_mut().map(|(path, entry)| (*path, &mut **entry)), &listed)
+                    .with_context(|| format!("{path} holds something else"))
+            }))
+            .await?;
             Ok(())
         }))
         .await?;
+        let vertex = match self.layers.last() {
+            Some((vertex, _)) => Some(vertex.clone()),
+            None => self.below.as_ref().and_then(|below| below.vertex.clone()),
+        };
+        let layers = self.layers.into_iter().map(|(_, tree)| Made {
+            layout: Layout::of(tree),
+            written: Mutex::default(),
+        });
         Ok(Replica {
-            layers: self.layers.into_iter().map(|(_, tree)| Layout::of(tree)).collect(),
+            below: self.below,
+            vertex,
+            layers: layers.collect(),
+            folders: self.folders,
             config: self.config,
             is_claimed: AtomicBool::new(false),
+            progress: Arc::default(),
         })
     }
 }
 
+/// What is compared with what a builder has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compared {
+    /// Digests are going to tell of the rest.
+    Folders,
+    All,
+}
+
+type Entries<'t> = Vec<(&'t String, &'t mut Entry)>;
+
+/// The entries by the folders that they are in, as far as these have to be listed.
+fn by_folder(tree: &mut Tree, what: Compared) -> BTreeMap<String, Entries<'_>> {
+    let mut folders: BTreeMap<String, Entries<'_>> = BTreeMap::new();
+    for (path, entry) in tree {
+        let above = path.trim_end_matches('\0').rfind('\0').map_or(0, |end| end + 1);
+        folders.entry(path[..above].to_owned()).or_default().push((path, entry));
+    }
+    let has_folders = |entries: &Entries<'_>| entries.iter().any(|(_, entry)| matches!(entry.what, What::Folder));
+    folders.retain(|_, entries| what == Compared::All || has_folders(entries));
+    folders
+}
+
 /// What a build has made.
 pub(in crate::docker) struct Replica {
-    /// The lowest first; none where a name takes too much room.
-    layers: Vec<Option<Layout>>,
+    /// What it stands on, where that was made by the same builder in this run.
+    below: Option<Arc<Replica>>,
+    /// Of the definition, the one that makes the last layer.
+    vertex: Option<String>,
+    /// The lowest first.
+    layers: Vec<Made>,
+    /// In the image, as far as they are known.
+    folders: BTreeSet<String>,
     config: Config,
     is_claimed: AtomicBool,
+    /// What is uploaded of it.
+    pub(in crate::docker) progress: Arc<Progress>,
+}
+
+struct Made {
+    /// None where a name takes too much room.
+    layout: Option<Layout>,
+    /// What it was written as last.
+    written: Mutex<Option<(Dialect, Digest, Arc<Tar>)>>,
+}
+
+/// An image as this program makes it.
+pub(in crate::docker) struct Image {
+    /// The digest of its configuration.
+    pub(in crate::docker) id: Digest,
+    pub(in crate::docker) config: Bytes,
+    /// Of an image of elsewhere that it stands on, the lowest first.
+    pub(in crate::docker) below: Vec<Digest>,
+    /// The others.
+    pub(in crate::docker) own: Vec<(Digest, Arc<dyn staging::Layer>)>,
 }
 
 impl fmt::Debug for Replica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replica").finish_non_exhaustive()
+    }
+}
+
+impl Made {
+    /// Blocks.
+    fn written(&self, dialect: Dialect) -> io::Result<(Digest, Arc<Tar>)> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, digest, tar)) = written.as_ref().filter(|(of, ..)| *of == dialect) {
+            return Ok((digest.clone(), Arc::clone(tar)));
+        }
+        let layout = self.layout.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let (digest, tar) = layout.written(dialect)?;
+        let tar = Arc::new(tar);
+        *written = Some((dialect, digest.clone(), Arc::clone(&tar)));
+        Ok((digest, tar))
     }
 }
 
@@ -138,9 +225,56 @@ impl Replica {
         &layers[layers.len().saturating_sub(self.layers.len())..]
     }
 
+    /// How many layers it has of its own.
+    pub(in crate::docker) fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// One of its own layers. Blocks.
+    ///
+    /// # Errors
+    /// When a file cannot be read any more, or a name takes too much room.
+    pub(in crate::docker) fn layer(&self, at: usize, dialect: Dialect) -> io::Result<(Digest, Arc<dyn staging::Layer>)> {
+        let (digest, tar) = self.layers[at].written(dialect)?;
+        Ok((digest, tar as Arc<dyn staging::Layer>))
+    }
+
+    /// The whole image. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::layer`].
+    pub(in crate::docker) fn image(&self, dialect: Dialect) -> Result<Image, Error> {
+        let (mut chain, mut next) = (Vec::new(), Some(self));
+        while let Some(replica) = next {
+            chain.push(replica);
+            next = replica.below.as_deref();
+        }
+        let (below, depth) = self.config.below().context("its configuration names no layers")?;
+        let own = chain
+            .iter()
+            .rev()
+            .flat_map(|replica| (0..replica.layers.len()).map(|at| replica.layer(at, dialect)));
+        let own: Vec<_> = own.collect::<Result<_, _>>()?;
+        let layers: Vec<Digest> = below.iter().chain(own.iter().map(|(digest, _)| digest)).cloned().collect();
+        ensure!(layers.len() == depth, "it has {} layers and not {depth}", layers.len());
+        let config = self.config.with(&layers).context("its configuration cannot be written")?;
+        Ok(Image {
+            id: Digest::of(&config),
+            config,
+            below,
+            own,
+        })
+    }
+
     /// Of the image with this configuration and these layers, what comes out the same; nothing where that is not enough for the
-    /// image. What `is_there` is not made. Blocks.
-    pub(in crate::docker) fn parts(&self, id: &Digest, layers: &[Digest], is_there: impl Fn(&Digest) -> bool) -> staging::Parts {
+    /// image. What `is_there` is not made. The dialect that `spoken` is, it was found to be. Blocks.
+    pub(in crate::docker) fn parts(
+        &self,
+        id: &Digest,
+        layers: &[Digest],
+        is_there: impl Fn(&Digest) -> bool,
+        spoken: &Mutex<Option<Dialect>>,
+    ) -> staging::Parts {
         let mut parts = staging::Parts::default();
         let own = self.own(layers);
         let config = self.config.with(layers).filter(|config| Digest::of(config) == *id);
@@ -149,23 +283,30 @@ impl Replica {
             return parts;
         }
         parts.config = config;
+        let spoken = || spoken.lock().unwrap_or_else(PoisonError::into_inner);
         // the smallest tells which dialect the engine writes
-        let layouts = own.iter().zip(&self.layers).filter(|(digest, _)| !is_there(digest));
-        let mut layouts: Vec<_> = layouts.filter_map(|(digest, layout)| Some((digest, layout.as_ref()?))).collect();
-        layouts.sort_by_key(|(_, layout)| layout.size);
-        let mut dialects = Dialect::ALL.to_vec();
-        let of_nothing = Layout::of(Tree::new());
-        for (digest, layout) in layouts {
-            let written = |layout: &Layout, dialect| layout.written(dialect).ok().filter(|(found, _)| found == digest);
+        let mut made: Vec<_> = own.iter().zip(&self.layers).filter(|(digest, _)| !is_there(digest)).collect();
+        made.sort_by_key(|(_, made)| made.layout.as_ref().map_or(0, |layout| layout.size));
+        let of_nothing = Made {
+            layout: Layout::of(Tree::new()),
+            written: Mutex::default(),
+        };
+        for (digest, made) in made {
+            let written = |made: &Made, dialect| made.written(dialect).ok().filter(|(found, _)| found == digest);
             // a folder that is made may be there already
-            if let Some((_, tar)) = of_nothing.as_ref().and_then(|nothing| written(nothing, dialects[0])) {
-                parts.layers.insert(digest.clone(), Arc::new(tar));
+            if let Some((_, tar)) = written(&of_nothing, Dialect::ALL[0]) {
+                parts.layers.insert(digest.clone(), tar);
                 continue;
             }
-            let found = dialects.iter().find_map(|dialect| Some((*dialect, written(layout, *dialect)?.1)));
+            let first = *spoken();
+            let others = Dialect::ALL.into_iter().filter(|dialect| Some(*dialect) != first);
+            let found = first
+                .into_iter()
+                .chain(others)
+                .find_map(|dialect| Some((dialect, written(made, dialect)?.1)));
             let Some((dialect, tar)) = found else { break };
-            dialects = vec![dialect];
-            parts.layers.insert(digest.clone(), Arc::new(tar));
+            *spoken() = Some(dialect);
+            parts.layers.insert(digest.clone(), tar);
         }
         parts
     }
@@ -180,7 +321,7 @@ mod tests {
 
     /// Two layers of a file each, and their digests as an engine writes them.
     fn replica(dialect: Dialect) -> (Replica, Vec<Digest>) {
-        let layers: Vec<Option<Layout>> = [1, 2]
+        let layers: Vec<Made> = [1, 2]
             .map(|size| {
                 let folder = Arc::new(Folder::of_inline(&[Inline::file("f", &vec![7; size], 0o644)]));
                 let content = tree::Content {
@@ -188,21 +329,29 @@ mod tests {
                     at: 0,
                     offset: 0,
                     size: size as u64,
+                    nanoseconds: 0,
                 };
                 let entry = Entry {
                     what: What::File(content),
                     mode: 0o644,
                     mtime: 1,
                 };
-                Layout::of(Tree::from([("f\0".to_owned(), entry)]))
+                Made {
+                    layout: Layout::of(Tree::from([("f\0".to_owned(), entry)])),
+                    written: Mutex::default(),
+                }
             })
             .into();
-        let digests = layers.iter().flatten().map(|layout| layout.written(dialect).expect("read").0);
+        let digests = layers.iter().map(|layer| layer.written(dialect).expect("read").0);
         let digests = digests.collect();
         let replica = Replica {
+            below: None,
+            vertex: None,
             layers,
+            folders: BTreeSet::new(),
             config: Config::of(FRONTEND, 1).expect("a configuration"),
             is_claimed: AtomicBool::new(false),
+            progress: Arc::default(),
         };
         (replica, digests)
     }
@@ -216,9 +365,9 @@ mod tests {
         for dialect in Dialect::ALL {
             let (replica, layers) = replica(dialect);
             let id = id(&replica, &layers);
-            let parts = replica.parts(&id, &layers, |_| false);
+            let parts = replica.parts(&id, &layers, |_| false, &Mutex::default());
             assert_eq!((parts.config.is_some(), parts.layers.len()), (true, 2), "{dialect:?}");
-            let parts = replica.parts(&id, &layers, |digest| *digest == layers[0]);
+            let parts = replica.parts(&id, &layers, |digest| *digest == layers[0], &Mutex::default());
             assert_eq!(parts.layers.keys().collect::<Vec<_>>(), [&layers[1]]);
         }
     }
@@ -227,7 +376,7 @@ mod tests {
     fn without_what_is_needed_besides_nothing_is_made() {
         let (replica, layers) = replica(Dialect::ALL[0]);
         let none = |id: &Digest, layers: &[Digest]| {
-            let parts = replica.parts(id, layers, |_| false);
+            let parts = replica.parts(id, layers, |_| false, &Mutex::default());
             parts.config.is_none() && parts.layers.is_empty()
         };
         assert!(none(&layers[0], &layers), "another configuration");
@@ -235,7 +384,7 @@ mod tests {
         assert!(none(&id(&replica, &above), &above), "a base that is not there");
         assert!(none(&id(&replica, &layers[..1]), &layers[..1]), "fewer layers");
         let other = [layers[1].clone(), layers[0].clone()];
-        let parts = replica.parts(&id(&replica, &other), &other, |_| false);
+        let parts = replica.parts(&id(&replica, &other), &other, |_| false, &Mutex::default());
         assert_eq!((parts.config.is_some(), parts.layers.len()), (true, 0), "other layers");
     }
 

@@ -21,8 +21,8 @@ const FOLDER: u32 = 0o040_000;
 const LINK: u32 = 0o120_000;
 
 /// What engines write differently.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Dialect {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::docker) struct Dialect {
     /// Modes tell what an entry is, as in its inode.
     forms: bool,
     /// The owner is there by name, too.
@@ -31,7 +31,11 @@ pub(super) struct Dialect {
 
 impl Dialect {
     /// As Docker 28 does, as 20.10, and what may have been between.
-    pub(super) const ALL: [Self; 3] = [Self::new(false, false), Self::new(true, true), Self::new(true, false)];
+    pub(in crate::docker) const ALL: [Self; 3] = [Self::new(false, false), Self::new(true, true), Self::new(true, false)];
+
+    /// As newer versions of `BuildKit` do, too (containerd, `pkg/archive`).
+    pub(in crate::docker) const OF_BUILDKIT: Self = Self::ALL[0];
+    pub(in crate::docker) const OF_DOCKER_20: Self = Self::ALL[1];
 
     const fn new(forms: bool, names: bool) -> Self {
         Self { forms, names }
@@ -236,6 +240,7 @@ mod tests {
             at: 0,
             offset: 0,
             size: size as u64,
+            nanoseconds: 0,
         });
         let entry = |what, mode, mtime| Entry { what, mode, mtime };
         Tree::from([
@@ -297,6 +302,7 @@ mod tests {
             at: 0,
             offset: 0,
             size: 2 * BLOCK as u64,
+            nanoseconds: 0,
         };
         tree.get_mut("app\0file\0").expect("the file").what = What::File(content);
         let (_, tar) = Layout::of(tree).expect("short").written(Dialect::ALL[1]).expect("read");

@@ -1,13 +1,13 @@
 //! What copies leave in a layer (moby/buildkit, `solver/llbsolver/file`; tonistiigi/fsutil, `copy`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use bollard::fsutil::types::Stat;
 use tar::EntryType;
 
-use crate::docker::buildkit::folder::{Folder, Form, form, seconds, unix_mode};
+use crate::docker::buildkit::folder::{Folder, Form, form, nanoseconds, seconds, unix_mode};
 use crate::docker::buildkit::llb::{Copy, Step};
 
 const LINK_MODE: u32 = 0o777;
@@ -42,6 +42,8 @@ pub(super) struct Content {
     pub(super) at: usize,
     pub(super) offset: u64,
     pub(super) size: u64,
+    /// Of the time that the builder was told; they are a hash of the content.
+    pub(super) nanoseconds: i64,
 }
 
 impl Content {
@@ -71,6 +73,7 @@ impl Sent {
             at,
             offset: 0,
             size: self.folder.size(at),
+            nanoseconds: nanoseconds(&self.stats[at].1),
         }
     }
 }
@@ -89,6 +92,34 @@ pub(super) fn lay(steps: &[Step], sent: &BTreeMap<&str, Sent>, below: &BTreeSet<
         }
     }
     Some(layer.tree)
+}
+
+/// Takes from what is in a folder of the image, as the builder lists it, what it alone knows of the `entries` that are to be
+/// there. `None` where one of them is not as it is expected.
+pub(super) fn take<'e>(entries: impl Iterator<Item = (&'e String, &'e mut Entry)>, listed: &[Stat]) -> Option<()> {
+    let listed: HashMap<&str, &Stat> = listed.iter().map(|stat| (stat.path.as_str(), stat)).collect();
+    for (path, entry) in entries {
+        let stat = listed.get(path.trim_end_matches('\0').rsplit('\0').next()?)?;
+        let is_same = match (&entry.what, form(stat)) {
+            (What::Folder, Form::Folder) => true,
+            (What::Link(target), Form::Link) => stat.linkname == *target,
+            (What::File(content), Form::File) => {
+                u64::try_from(stat.size) == Ok(content.size)
+                    && unix_mode(stat.mode) == entry.mode
+                    && nanoseconds(stat) == content.nanoseconds
+            }
+            _ => false,
+        };
+        if !is_same || stat.uid != 0 || stat.gid != 0 {
+            return None;
+        }
+        // equal content may come from its cache, with the time of then
+        entry.mtime = seconds(stat);
+        if let What::Folder = entry.what {
+            entry.mode = unix_mode(stat.mode);
+        }
+    }
+    Some(())
 }
 
 struct Layer<'b> {
@@ -155,6 +186,7 @@ impl Layer<'_> {
                 EntryType::Regular => What::File(Content {
                     offset: entry.raw_file_position(),
                     size: entry.size(),
+                    nanoseconds: 0,
                     ..archive.clone()
                 }),
                 _ => return None,
