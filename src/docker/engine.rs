@@ -82,9 +82,8 @@ impl Engine {
             daemon.push_by = chosen.unwrap_or_else(|| daemon.best_pusher(answers_in));
         }
         let by = match self {
-            Self::Remote(_) if chosen != Some(PushBy::Daemon) => {
-                "builder, and by the client where that is near and they are made of copied files alone"
-            }
+            Self::Remote(_) if chosen == Some(PushBy::Client) => "builder, and by the client where they are made of copied files alone",
+            Self::Remote(_) if chosen.is_none() => "builder, and by the client where that is near and they are made of copied files alone",
             _ if self.pushes() => "builder",
             Self::Daemon(daemon) if daemon.store == Store::GraphDriver && daemon.push_by == PushBy::Client => "client",
             Self::Daemon(daemon) if daemon.replicates => "daemon, and by the client where they are made of copied files alone",

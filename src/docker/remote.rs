@@ -148,7 +148,10 @@ impl Remote {
 
     /// Whether images that this program can make again are its to push.
     fn pushes_for(&self, member: &Member) -> bool {
-        member.is_near && self.push_by != Some(PushBy::Daemon)
+        match self.push_by {
+            Some(chosen) => chosen == PushBy::Client,
+            None => member.is_near,
+        }
     }
 
     /// Builds what this program can make again, to bring it to the registry itself: a builder compresses on one core. `None`

@@ -243,4 +243,28 @@ mod tests {
             assert!(compressed.len() < most, "{size} bytes become {}, not {most}", compressed.len());
         }
     }
+
+    #[tokio::test]
+    async fn what_is_dense_is_stored_wherever_it_begins() {
+        let mut content = vec![b'h'; PIECE];
+        for part in 0_u8..100 {
+            let mut noise = vec![0; 4096];
+            getrandom::fill(&mut noise).expect("random bytes");
+            content.extend(noise);
+            content.extend([b'a' + part % 26; 4096]);
+        }
+        let (dense, whole) = runs(&content[..BLOCK]).iter().fold((0, 0), |(dense, start), (is_dense, end)| {
+            (dense + if *is_dense { end - start } else { 0 }, *end)
+        });
+        assert!(whole == BLOCK && dense.abs_diff(BLOCK / 2) < BLOCK / 16, "{dense} of {whole}");
+        let (compressed, _) = through(&content).await;
+        let mut back = Vec::new();
+        let mut reader = flate2::bufread::GzDecoder::new(compressed.as_slice());
+        reader.read_to_end(&mut back).expect("gzip");
+        assert!(back == content);
+        assert!(compressed.len() < 100 * 4096 * 11 / 10, "{}", compressed.len());
+        // noise that was there before can be left out
+        let again = [&content[PIECE..PIECE + 4096]; 32].concat();
+        assert!(through(&again).await.0.len() < again.len() / 2);
+    }
 }
