@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Error;
+use anyhow::{Context as _, Error};
 use bollard::Docker;
 use bollard::moby::buildkit::v1::control_client::ControlClient;
 use bollard::moby::buildkit::v1::{ListWorkersRequest, SolveRequest};
@@ -231,15 +231,16 @@ impl BuildKit {
     }
 
     async fn made(&self, solve: Solve<'_>, step: &str, events: &Events) -> Result<Made, Error> {
+        let is_exported = !solve.asked.request.exporter_deprecated.is_empty();
         let solved = self.solve(solve, step, events).await?;
-        let id = match (solved.answer.get(DIGEST), &solved.replica) {
-            (Some(id), _) => id.parse()?,
-            (None, Some(replica)) => {
-                let replica = Arc::clone(replica);
-                let image = spawn_blocking(move || replica.image(Dialect::OF_BUILDKIT)).await?;
-                image.map_err(|error| NotAgain(format!("{error:#}")))?.id
-            }
-            (None, None) => return Err(NotAgain("it is made of other than copied files".to_owned()).into()),
+        let id = if is_exported {
+            let id = solved.answer.get(DIGEST);
+            id.context("the builder named no image at the end of the build")?.parse()?
+        } else {
+            let replica = solved.replica.clone();
+            let replica = replica.ok_or_else(|| NotAgain("it is made of other than copied files".to_owned()))?;
+            let image = spawn_blocking(move || replica.image(Dialect::OF_BUILDKIT)).await?;
+            image.map_err(|error| NotAgain(format!("{error:#}")))?.id
         };
         Ok(Made {
             id,
