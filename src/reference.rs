@@ -21,11 +21,22 @@ static HOST: LazyLock<Regex> = LazyLock::new(|| {
         r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?",
     )
 });
-static TAG: LazyLock<Regex> = LazyLock::new(|| anchored("[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"));
-static DIGEST: LazyLock<Regex> = LazyLock::new(|| anchored("sha256:[0-9a-f]{64}"));
 
 fn anchored(pattern: &str) -> Regex {
     Regex::new(&format!(r"\A(?:{pattern})\z")).expect("the pattern is a constant")
+}
+
+/// `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`
+fn is_tag(text: &str) -> bool {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let [first, rest @ ..] = text.as_bytes() else { return false };
+    is_word(first) && rest.len() < 128 && rest.iter().all(|byte| is_word(byte) || b".-".contains(byte))
+}
+
+/// `sha256:[0-9a-f]{64}`
+fn is_digest(text: &str) -> bool {
+    let digits = text.strip_prefix("sha256:").unwrap_or_default();
+    digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whether `text` is one component of a repository's path.
@@ -229,7 +240,7 @@ impl FromStr for Tag {
     type Err = Problem;
 
     fn from_str(text: &str) -> Result<Self, Problem> {
-        if TAG.is_match(text) {
+        if is_tag(text) {
             return Ok(Self(text.to_owned()));
         }
         Err(Problem::usage(format!("`{}` cannot be a tag", printable(text)))
@@ -312,7 +323,7 @@ impl FromStr for Digest {
     type Err = Problem;
 
     fn from_str(text: &str) -> Result<Self, Problem> {
-        if DIGEST.is_match(text) {
+        if is_digest(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(Problem::failed(format!("`{}` is not a sha256 digest", printable(text))))

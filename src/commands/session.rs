@@ -293,12 +293,12 @@ pub fn warn_of_downloads(plan: &Plan) -> Result<(), Problem> {
     Ok(())
 }
 
-pub fn debug_platforms(plan: &Plan) -> impl Iterator<Item = &str> {
+pub fn debug_platforms(plan: &Plan) -> BTreeSet<&str> {
     let platforms = plan.steps.iter().filter_map(|step| match &step.work {
         Work::AddUtilities { platforms, .. } => Some(platforms),
         Work::Build { .. } => None,
     });
-    platforms.flatten().map(String::as_str)
+    platforms.flatten().map(String::as_str).collect()
 }
 
 /// The daemon of the person, where there is one.

@@ -8,7 +8,7 @@ use anyhow::Error;
 use tracing::Instrument;
 
 use super::session::{self, Docker};
-use crate::context::Contexts;
+use crate::context::{Contexts, HashCache};
 use crate::docker::Busybox;
 use crate::externals;
 use crate::fingerprint::{Surroundings, of_plan, read_ahead};
@@ -113,17 +113,20 @@ async fn with_triggers(plan: &Plan, bases: &BTreeMap<String, Base>, docker: &Doc
 
 /// What is added, by platform: a hash of the content of a path, or the digest of an image.
 fn utilities(plan: &Plan, manifest: &Manifest, bases: &BTreeMap<String, Base>) -> Result<BTreeMap<String, Vec<u8>>, Problem> {
-    let mut found = BTreeMap::new();
-    for platform in session::debug_platforms(plan) {
-        let content = match (&manifest.utilities.source, Busybox::from_manifest(&manifest.utilities, platform)?) {
-            (_, Some(busybox)) => blake3::hash(busybox.binary()).as_bytes().to_vec(),
-            (UtilitiesSource::Image(image), None) => bases
+    let hashes = HashCache::new(session::cache().as_deref());
+    let content = |platform: &str| {
+        Ok::<_, Problem>(match &manifest.utilities.source {
+            UtilitiesSource::Path(path) => {
+                let busybox = || Busybox::from_path(path, &manifest.utilities.place, platform);
+                let hash = hashes.file(path, platform, || Ok::<_, Problem>(blake3::hash(busybox()?.binary())));
+                hash?.as_bytes().to_vec()
+            }
+            UtilitiesSource::Image(image) => bases
                 .get(image)
                 .map(|base| base.digest.to_string().into_bytes())
                 .unwrap_or_default(),
-            (UtilitiesSource::Path(_), None) => Vec::new(),
-        };
-        found.insert(platform.to_owned(), content);
-    }
-    Ok(found)
+        })
+    };
+    let platforms = session::debug_platforms(plan).into_iter();
+    platforms.map(|platform| Ok((platform.to_owned(), content(platform)?))).collect()
 }

@@ -81,6 +81,28 @@ impl HashCache {
         }
     }
 
+    /// The hash of a file that is no part of a context, by way of `content` where it is not known as it stands. What is asked of
+    /// it `as_what` was found by `content` then, which is not asked again.
+    ///
+    /// # Errors
+    /// What `content` says.
+    pub fn file<E>(&self, path: &Path, as_what: &str, content: impl FnOnce() -> Result<Hash, E>) -> Result<Hash, E> {
+        let look = SystemTime::now();
+        let stand = || fs::metadata(path).map(|metadata| (Stamp::new(Path::new(as_what), &metadata), is_young(&metadata, look)));
+        let (known, before) = (self.of(path), stand().ok());
+        if let Some(hash) = before.as_ref().and_then(|(stamp, _)| known.get(stamp)) {
+            return Ok(hash);
+        }
+        let hash = content()?;
+        if let (Some((before, _)), Ok((after, false))) = (before, stand())
+            && before == after
+        {
+            known.learn(after, hash);
+            known.save();
+        }
+        Ok(hash)
+    }
+
     pub(super) fn of(&self, root: &Path) -> Known {
         let name = blake3::hash(root.as_os_str().as_bytes()).to_hex();
         let file = self.folder.as_ref().map(|folder| folder.join(&name.as_str()[..32]));

@@ -69,15 +69,23 @@ impl Busybox {
     /// # Errors
     /// When it is not there, or not a static busybox for `platform`.
     pub fn from_manifest(utilities: &Utilities, platform: &str) -> Result<Option<Self>, Problem> {
-        let UtilitiesSource::Path(path) = &utilities.source else {
-            return Ok(None);
-        };
+        match &utilities.source {
+            UtilitiesSource::Path(path) => Self::from_path(path, &utilities.place, platform).map(Some),
+            UtilitiesSource::Image(_) => Ok(None),
+        }
+    }
+
+    /// The busybox at `path`, which the manifest names at `place`.
+    ///
+    /// # Errors
+    /// As [`Self::from_manifest`].
+    pub fn from_path(path: &Path, place: &str, platform: &str) -> Result<Self, Problem> {
         let unusable = |why: String| {
-            Problem::usage(format!("{}: the utilities {} {why}", utilities.place, printable(&path.display().to_string())))
+            Problem::usage(format!("{place}: the utilities {} {why}", printable(&path.display().to_string())))
                 .hint("`debug: { utilities: ... }` is the path of a static busybox (Debian's package busybox-static has one at /bin/busybox), or an image that holds one")
         };
         let binary = read(path).map_err(|error| unusable(format!("cannot be read: {error}")))?;
-        Self::check(binary, platform).map(Some).map_err(unusable)
+        Self::check(binary, platform).map_err(unusable)
     }
 
     /// The busybox of the manifest, by way of `binary_of(image)` where an image holds it.

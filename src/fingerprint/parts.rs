@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::Fingerprint;
@@ -137,6 +138,10 @@ impl Parts {
     /// What was kept under `fingerprint`, if anything that can be read was.
     #[must_use]
     pub fn kept(cache: &Path, fingerprint: &Fingerprint) -> Option<Self> {
+        Self::read(cache, fingerprint)
+    }
+
+    fn read<T: DeserializeOwned>(cache: &Path, fingerprint: &Fingerprint) -> Option<T> {
         let file = folder(cache).join(fingerprint.to_string());
         let is_sane = fs::metadata(&file).is_ok_and(|metadata| metadata.len() <= MAX_BYTES);
         let content = is_sane.then(|| fs::read(&file).ok()).flatten()?;
@@ -148,7 +153,7 @@ impl Parts {
     pub fn keep(&self, cache: &Path, fingerprint: &Fingerprint) -> io::Result<()> {
         let folder = folder(cache);
         let file = folder.join(fingerprint.to_string());
-        if Self::kept(cache, fingerprint).is_some() {
+        if Self::read::<IgnoredAny>(cache, fingerprint).is_some() {
             return Ok(());
         }
         fs::create_dir_all(&folder)?;
