@@ -14,7 +14,7 @@ use crate::dockerfile::{self, Reads, ReferenceKind};
 use crate::event::Events;
 use crate::manifest::Build;
 use crate::problem::{Problem, printable};
-use crate::reference::{Digest, ImageName};
+use crate::reference::{Digest, ImageName, Reference};
 
 /// The key that says which platforms an image is built for.
 pub(super) const PLATFORMS: &str = "platforms";
@@ -160,7 +160,7 @@ impl Daemon {
             let own = names.reference;
             self.tag(&made.id, own.repository().as_str(), own.tag().as_str()).await?;
             for name in names.push_as.iter().filter(|name| *name != own) {
-                self.untag(&name.to_string()).await;
+                self.untag_meanwhile(name.to_string());
             }
             return Ok(Built::elsewhere(made, reads, names));
         }
@@ -197,9 +197,10 @@ impl Daemon {
         }
     }
 
-    pub(super) async fn sibling(&self, image: &ImageName, built: &Built) -> Result<Sibling, Error> {
+    pub(super) async fn sibling(&self, image: &ImageName, reference: &Reference, built: &Built) -> Result<Sibling, Error> {
         let name = match self.builder {
             Builder::Classic => built.id.to_string(),
+            Builder::BuildKit(_) if built.pushed.is_some() && self.access.pulls(reference.host()) => built.published(reference),
             // BuildKit takes no image's id after FROM
             Builder::BuildKit(_) => self.hold(image.as_str(), &built.id).await?,
         };

@@ -90,8 +90,13 @@ impl Engine {
             _ => "daemon",
         };
         debug!("images are pushed by the {by}; the registry answers in {answers_in:.0?}");
-        let other = chosen == Some(PushBy::Client) && by != "client";
-        other.then(|| format!("not all images go through the client here: they are pushed by the {by}"))
+        if chosen != Some(PushBy::Client) || by == "client" {
+            return None;
+        }
+        Some(match by {
+            "builder" | "daemon" => format!("no image goes through the client here: the {by} pushes them"),
+            _ => format!("not all images go through the client here: they are pushed by the {by}"),
+        })
     }
 
     /// Whether [`Self::push_as`] brings the image to this registry through this program: what it shares with others is sent once
@@ -143,8 +148,8 @@ impl Engine {
     /// When the daemon does not give the image a name.
     pub async fn sibling(&self, image: &ImageName, reference: &Reference, built: &Built) -> Result<Sibling, Error> {
         match self {
-            Self::Daemon(daemon) => daemon.sibling(image, built).await,
-            Self::Remote(_) => Ok(Sibling::of(built, format!("{}@{}", reference.repository(), built.id))),
+            Self::Daemon(daemon) => daemon.sibling(image, reference, built).await,
+            Self::Remote(_) => Ok(Sibling::of(built, built.published(reference))),
         }
     }
 

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use anyhow::{Context as _, Error};
+use bollard::Docker;
 use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder};
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 
 use super::{Daemon, said};
 use crate::problem::printable;
@@ -49,9 +51,7 @@ impl Daemon {
     /// Takes the names away that [`Self::hold`] gave. The images stay under their own.
     pub(super) async fn forget_siblings(&self) {
         let given = std::mem::take(&mut *self.siblings.given.lock().expect("nobody panics with the lock"));
-        for name in given {
-            self.untag(&name).await;
-        }
+        join_all(given.iter().map(|name| self.untag(name))).await;
     }
 
     pub(super) async fn tag(&self, id: &Digest, repository: &str, tag: &str) -> Result<(), Error> {
@@ -60,10 +60,13 @@ impl Daemon {
     }
 
     pub(super) async fn untag(&self, name: &str) {
-        let options = RemoveImageOptionsBuilder::default().noprune(true).build();
-        if let Err(error) = self.docker.remove_image(name, Some(options), None).await {
-            tracing::debug!("{name} stays in the daemon: {}", said(error));
-        }
+        untag(&self.docker, name).await;
+    }
+
+    /// As [`Self::untag`], until the run ends.
+    pub(super) fn untag_meanwhile(&self, name: String) {
+        let docker = self.docker.clone();
+        self.tidy.spawn(async move { untag(&docker, &name).await });
     }
 
     /// What the daemon has under a name of elsewhere.
@@ -115,6 +118,13 @@ pub(super) fn registry_host(image: &str) -> &str {
     match image.split_once('/') {
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
         _ => DOCKER_HUB,
+    }
+}
+
+async fn untag(docker: &Docker, name: &str) {
+    let options = RemoveImageOptionsBuilder::default().noprune(true).build();
+    if let Err(error) = docker.remove_image(name, Some(options), None).await {
+        tracing::debug!("{name} stays in the daemon: {}", said(error));
     }
 }
 

@@ -81,7 +81,16 @@ impl Access {
     }
 
     fn is_insecure(&self, host: &str) -> bool {
-        is_loopback(host) || self.insecure_registries.iter().any(|listed| listed == host)
+        is_loopback(host) || self.is_listed(host)
+    }
+
+    fn is_listed(&self, host: &str) -> bool {
+        self.insecure_registries.iter().any(|listed| listed == host)
+    }
+
+    /// Whether a builder can take from the registry what it has pushed: to push over plain HTTP it is told, to pull it is not.
+    fn pulls(&self, host: &str) -> bool {
+        !self.is_listed(host)
     }
 }
 

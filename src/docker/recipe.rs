@@ -80,6 +80,11 @@ impl Sibling {
 }
 
 impl Built {
+    /// What it is called in the repository of `reference`, to which a builder has pushed it.
+    pub(super) fn published(&self, reference: &Reference) -> String {
+        format!("{}@{}", reference.repository(), self.id)
+    }
+
     /// By a builder that pushes it, if it was to be pushed.
     pub(super) fn elsewhere(made: Made, reads: Reads, names: Names<'_>) -> Self {
         let pushed = Pushed {

@@ -300,6 +300,8 @@ impl BuildKit {
         let request = SolveRequest {
             r#ref: build.clone(),
             session: session.id.clone(),
+            // to be kept in the history of builds takes as long as a small one
+            internal: true,
             ..solve.asked.request.clone()
         };
         let bridge = Bridge::to(self.channel.clone(), &build)?;
