@@ -81,8 +81,8 @@ impl HashCache {
         }
     }
 
-    /// The hash of a file that is no part of a context, by way of `content` where it is not known as it stands. What is asked of
-    /// it `as_what` was found by `content` then, which is not asked again.
+    /// The hash of a file that is no part of a context. `content` takes it, and judges the file as what it is to be; what it has
+    /// found right is not read again while it stands as it did.
     ///
     /// # Errors
     /// What `content` says.
@@ -204,6 +204,7 @@ fn put(file: &Path, content: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     const HASH: Hash = Hash::from_bytes([7; 32]);
     const OTHER: Hash = Hash::from_bytes([8; 32]);
@@ -249,6 +250,28 @@ mod tests {
         assert_eq!(known.get(&stamp(101)), None);
         assert_eq!(cache.of(Path::new("/b")).get(&stamp(5)), None);
         assert_eq!(HashCache::new(None).of(root).get(&stamp(5)), None);
+    }
+
+    #[test]
+    fn a_single_file_is_read_again_where_it_may_be_another() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let cache = HashCache::new(Some(dir.path()));
+        let reads = Cell::new(0);
+        let hash = |path: &Path, as_what: &str| {
+            let content = || {
+                reads.set(reads.get() + 1);
+                Ok::<_, ()>(HASH)
+            };
+            assert_eq!(cache.file(path, as_what, content), Ok(HASH));
+            reads.get()
+        };
+        let old = Path::new("/bin/sh");
+        assert_eq!([hash(old, "a"), hash(old, "a"), hash(old, "b"), hash(old, "a")], [1, 1, 2, 2]);
+        assert_eq!(cache.file(old, "c", || Err(())), Err(()));
+        assert_eq!(hash(old, "c"), 3, "what is wrong is not kept");
+        let young = dir.path().join("young");
+        fs::write(&young, "").expect("written");
+        assert_eq!([hash(&young, "a"), hash(&young, "a")], [4, 5]);
     }
 
     #[test]
