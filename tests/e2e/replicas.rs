@@ -4,6 +4,9 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, SystemTime};
 
 use crate::builders::{can_be_apart, is_classic, needs_no_daemon};
@@ -133,20 +136,27 @@ fn what_cannot_be_made_again_comes_from_the_daemon() {
     assert!(!ran.stderr.contains("made again"), "{}", ran.stderr);
 }
 
+/// Writes to the file as soon as the image is built and pushed, which its configuration tells. No layer is taken that was read
+/// before.
+fn changing(file: PathBuf, content: Vec<u8>) -> Faults {
+    const BUILT: usize = 1;
+    let state = AtomicUsize::new(0);
+    Faults::start(move |seen| {
+        if seen.is("PUT", "/kevin-web/blobs/uploads/") && !seen.body.is_empty() {
+            fs::write(&file, &content).expect("written");
+            state.store(BUILT, SeqCst);
+        }
+        let is_early = || state.load(SeqCst) < BUILT || state.compare_exchange(BUILT, BUILT + 1, SeqCst, SeqCst).is_ok();
+        Act::when(seen.method == "PATCH" && is_early(), || Act::status(503))
+    })
+}
+
 #[test]
 fn a_file_that_changes_before_it_is_uploaded_comes_out_of_the_daemon() {
     let Some(project) = project(&["web"]) else { return };
     let (file, later) = (project.path("web/data"), format!("of later {}", project.registry));
     let content = [project.registry.to_string().into_bytes(), vec![1; 2_000_000]].concat();
-    let written = later.clone();
-    // the first one asks whether it may push, the second one comes while the daemon still writes
-    let faults = Faults::start(move |seen| {
-        let begins = |at| seen.is("POST", "/kevin-web/blobs/uploads/") && seen.before == at;
-        if begins(2) {
-            fs::write(&file, &written).expect("written");
-        }
-        Act::when(begins(1), || Act::status(400))
-    });
+    let faults = changing(file, later.clone().into_bytes());
     let project = faults
         .before(project)
         .file("web/Dockerfile", "FROM scratch\nCOPY data /data\n")
@@ -269,14 +279,7 @@ fn a_file_that_changes_before_a_client_uploads_it_is_an_error() {
     let project = beside(&door, &["web"])
         .file("web/Dockerfile", "FROM scratch\nCOPY data /data\n")
         .file("web/data", vec![1; 2_000_000]);
-    let file = project.path("web/data");
-    let faults = Faults::start(move |seen| {
-        let begins = |at| seen.is("POST", "/kevin-web/blobs/uploads/") && seen.before == at;
-        if begins(2) {
-            fs::write(&file, "of later").expect("written");
-        }
-        Act::when(begins(1), || Act::status(400))
-    });
+    let faults = changing(project.path("web/data"), b"of later".into());
     let project = faults.before(project);
     project.run(&["push-all"]).ended(1).says(&[
         "files changed before they were uploaded",
