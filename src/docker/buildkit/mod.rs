@@ -343,10 +343,12 @@ pub(super) fn asks_for_more(error: &Error) -> bool {
 }
 
 /// Parallel builds that share layers, or a name, get in each other's way in the containerd image store of engine 28; the same
-/// build succeeds when it is tried again.
+/// build succeeds when it is tried again. So it does where a builder has so much to do that it takes longer to begin a build than
+/// it waits for that itself (moby/buildkit, `control/gateway`).
 fn is_race(error: &Error) -> bool {
     let message = format!("{error:#}");
     message.contains("failed to prepare extraction snapshot")
+        || message.contains("no such job")
         || (message.contains("parent snapshot") && message.contains("does not exist"))
         || (message.starts_with("image ") && message.ends_with("already exists"))
 }

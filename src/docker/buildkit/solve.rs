@@ -10,7 +10,8 @@ use bollard::moby::buildkit::v1::control_client::ControlClient;
 use bollard::moby::buildkit::v1::{SolveRequest, StatusRequest, StatusResponse, Vertex};
 use futures_util::future;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tracing::{Span, debug};
@@ -79,8 +80,23 @@ pub(super) async fn solve(
         }
         Ok::<_, Status>(())
     };
-    // without its progress a build is still a build
-    let (solved, _) = tokio::join!(made(solving, making), watching);
+    let ended = CancellationToken::new();
+    let making = async {
+        let _ended = ended.clone().drop_guard();
+        made(solving, making).await
+    };
+    // without its progress a build is still a build; of one that never began, it may have no end
+    let watching = async {
+        let too_long = async {
+            ended.cancelled().await;
+            sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            _ = watching => {}
+            () = too_long => debug!("{step}: the builder does not end its progress"),
+        }
+    };
+    let (solved, ()) = tokio::join!(making, watching);
     let (answer, made, replica) = solved?;
     Ok(Solved {
         answer: answer.into_inner().exporter_response,
