@@ -199,7 +199,7 @@ impl Daemon {
 
     pub(super) async fn sibling(&self, image: &ImageName, reference: &Reference, built: &Built) -> Result<Sibling, Error> {
         // there the name counts only where the builder has forgotten how it was made
-        let is_published = || built.pushed.is_some() && built.origin.is_some() && self.access.pulls(reference.host());
+        let is_published = || built.pushed.is_some() && built.origin.is_some() && !self.access.is_listed(reference.host());
         let name = match self.builder {
             Builder::Classic => built.id.to_string(),
             Builder::BuildKit(_) if is_published() => built.published(reference),

@@ -84,13 +84,9 @@ impl Access {
         is_loopback(host) || self.is_listed(host)
     }
 
+    /// To push there over plain HTTP, a builder is told; to pull, it is not.
     fn is_listed(&self, host: &str) -> bool {
         self.insecure_registries.iter().any(|listed| listed == host)
-    }
-
-    /// Whether a builder can take from the registry what it has pushed: to push over plain HTTP it is told, to pull it is not.
-    fn pulls(&self, host: &str) -> bool {
-        !self.is_listed(host)
     }
 }
 

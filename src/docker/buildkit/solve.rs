@@ -8,10 +8,9 @@ use std::time::Duration;
 use anyhow::Error;
 use bollard::moby::buildkit::v1::control_client::ControlClient;
 use bollard::moby::buildkit::v1::{SolveRequest, StatusRequest, StatusResponse, Vertex};
-use futures_util::future;
+use futures_util::future::{self, Either};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tracing::{Span, debug};
@@ -80,23 +79,14 @@ pub(super) async fn solve(
         }
         Ok::<_, Status>(())
     };
-    let ended = CancellationToken::new();
-    let making = async {
-        let _ended = ended.clone().drop_guard();
-        made(solving, making).await
-    };
     // without its progress a build is still a build; of one that never began, it may have no end
-    let watching = async {
-        let too_long = async {
-            ended.cancelled().await;
-            sleep(LAST_WORDS).await;
-        };
-        tokio::select! {
-            _ = watching => {}
-            () = too_long => debug!("{step}: the builder does not end its progress"),
+    let solved = match future::select(pin!(made(solving, making)), pin!(watching)).await {
+        Either::Left((solved, watching)) => {
+            let _ = timeout(LAST_WORDS, watching).await;
+            solved
         }
+        Either::Right((_, making)) => making.await,
     };
-    let (solved, ()) = tokio::join!(making, watching);
     let (answer, made, replica) = solved?;
     Ok(Solved {
         answer: answer.into_inner().exporter_response,
