@@ -1,8 +1,5 @@
 //! A BuildKit session: the services that a build may call back (moby/buildkit, `session/`).
 
-use std::pin::Pin;
-use std::task::{Context as Task, Poll};
-
 use anyhow::Error;
 use bollard::health::health_check_response::ServingStatus;
 use bollard::health::health_server::{Health, HealthServer};
@@ -17,11 +14,13 @@ use bollard::moby::filesync::v1::{
     VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
 };
 use bollard::moby::sshforward::v1::ssh_server::SshServer;
-use futures_util::stream::{self, BoxStream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::JoinHandle;
-use tonic::transport::server::Connected;
-use tonic::transport::{Channel, Server};
+use futures_util::stream::BoxStream;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::service::Routes;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::files::Files;
@@ -50,19 +49,24 @@ pub(super) struct Offer {
     pub(super) received: Received,
 }
 
+impl Offer {
+    fn services(self) -> Routes {
+        Routes::new(HealthServer::new(Serving))
+            .add_service(FileSyncServer::new(self.files))
+            .add_service(FileSendServer::new(self.received))
+            .add_service(AuthServer::new(Person(self.credentials)))
+            .add_service(SecretsServer::new(self.secrets))
+            .add_service(SshServer::new(self.agents))
+    }
+}
+
 /// Docker Hub, as BuildKit asks for it and as Docker's configuration has it.
 const HUB: (&str, &str) = ("registry-1.docker.io", "docker.io");
 
 /// It ends when it is dropped.
 pub(super) struct Session {
     pub(super) id: String,
-    serving: JoinHandle<Result<(), tonic::transport::Error>>,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
+    _serving: AbortOnDropHandle<Result<(), hyper::Error>>,
 }
 
 impl Session {
@@ -80,17 +84,19 @@ impl Session {
             ("X-Docker-Expose-Session-Sharedkey", shared_key),
         ];
         headers.extend(METHODS.map(|method| ("X-Docker-Expose-Session-Grpc-Method", method.to_owned())));
-        let connection = Accepted(line.session(client, &headers).await?);
-        let router = Server::builder()
-            .add_service(HealthServer::new(Serving))
-            .add_service(FileSyncServer::new(offer.files))
-            .add_service(FileSendServer::new(offer.received))
-            .add_service(AuthServer::new(Person(offer.credentials)))
-            .add_service(SecretsServer::new(offer.secrets))
-            .add_service(SshServer::new(offer.agents));
-        let serving = tokio::spawn(router.serve_with_incoming(stream::iter([Ok::<_, std::io::Error>(connection)])));
-        Ok(Self { id, serving })
+        let stream = line.session(client, &headers).await?;
+        Ok(Self {
+            id,
+            _serving: serve(stream, offer.services()),
+        })
     }
+}
+
+/// Not by tonic's server: what that has accepted outlives it.
+fn serve(stream: Stream, services: Routes) -> AbortOnDropHandle<Result<(), hyper::Error>> {
+    let services = TowerToHyperService::new(services.prepare());
+    let serving = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), services);
+    AbortOnDropHandle::new(tokio::spawn(serving))
 }
 
 struct Serving;
@@ -159,31 +165,24 @@ impl Auth for Person {
     }
 }
 
-/// A connection that the daemon calls back on.
-struct Accepted(Stream);
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
 
-impl Connected for Accepted {
-    type ConnectInfo = ();
+    use tokio::io::AsyncReadExt;
+    use tokio::time::timeout;
 
-    fn connect_info(&self) {}
-}
+    use super::*;
 
-impl AsyncRead for Accepted {
-    fn poll_read(mut self: Pin<&mut Self>, task: &mut Task<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(task, buffer)
-    }
-}
-
-impl AsyncWrite for Accepted {
-    fn poll_write(mut self: Pin<&mut Self>, task: &mut Task<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(task, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(task)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(task)
+    /// A builder has only so many of them: what stays open until the program ends, others wait for.
+    #[tokio::test]
+    async fn a_session_ends_with_its_build() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let serving = serve(Box::new(ours), Routes::new(HealthServer::new(Serving)));
+        theirs.read_u8().await.expect("it is served");
+        drop(serving);
+        let mut rest = Vec::new();
+        let ended = timeout(Duration::from_secs(10), theirs.read_to_end(&mut rest)).await;
+        ended.expect("the connection ends").expect("read");
     }
 }
