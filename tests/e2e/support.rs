@@ -6,6 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -16,6 +19,8 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_lattice-images");
 
 /// Where no daemon is.
 pub const NOWHERE: &str = "unix:///nowhere/docker.sock";
+
+const LONGEST_RUN: Duration = Duration::from_mins(10);
 
 /// What `make test` provides; without it a test fails, and says how to get it.
 pub fn provided(name: &str) -> String {
@@ -176,7 +181,9 @@ impl Project {
     }
 
     pub fn run_in(&self, folder: &str, arguments: &[&str]) -> Ran {
-        Ran::of(self.command(folder, arguments).output().expect("the program runs"))
+        let mut command = self.command(folder, arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        ended_in_time(command.spawn().expect("the program runs"))
     }
 
     pub fn start(&self, arguments: &[&str]) -> Child {
@@ -219,6 +226,21 @@ impl Project {
         self.docker(&["push", "-q", &reference]);
         name
     }
+}
+
+/// A run that hangs is ended, so that its test fails with what it has said.
+fn ended_in_time(child: Child) -> Ran {
+    let pid = child.id().to_string();
+    let (ended, is_ended) = mpsc::channel::<()>();
+    let watch = thread::spawn(move || {
+        if is_ended.recv_timeout(LONGEST_RUN) == Err(RecvTimeoutError::Timeout) {
+            let _ = Command::new("kill").args(["-ABRT", &pid]).status();
+        }
+    });
+    let ran = Ran::of(child.wait_with_output().expect("the program runs"));
+    drop(ended);
+    watch.join().expect("nobody panics");
+    ran
 }
 
 /// What a command of Docker's client prints. The classic builder of 20.10 looks through all images, and fails where
