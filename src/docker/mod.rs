@@ -148,10 +148,15 @@ struct Facts {
 
 impl Facts {
     async fn of(docker: Docker) -> Result<Self, BollardError> {
-        let docker = docker.negotiate_version().await?;
-        let (version, store, network) = tokio::join!(Version::of(&docker), Store::of(&docker), default_network(&docker));
+        // these do not differ between versions of the API
+        let (negotiated, version, store, network) = tokio::join!(
+            docker.clone().negotiate_version(),
+            Version::of(&docker),
+            Store::of(&docker),
+            default_network(&docker)
+        );
         Ok(Self {
-            docker,
+            docker: negotiated?,
             version,
             store,
             network,

@@ -66,6 +66,17 @@ impl Folder {
         }
     }
 
+    /// Of the content of the file at this place.
+    pub(super) fn hash(&self, at: usize) -> Option<blake3::Hash> {
+        match self {
+            Self::Context { context, .. } => match context.entries.get(at)?.kind {
+                Kind::File { hash, .. } => Some(hash),
+                Kind::Folder | Kind::Link(_) => None,
+            },
+            Self::Inline(files) => Some(blake3::hash(&files.get(at)?.content)),
+        }
+    }
+
     fn stat(&self, at: usize) -> Option<Stat> {
         match self {
             Self::Context { context, links } => {

@@ -287,6 +287,7 @@ impl BuildKit {
             folders: files.folders(),
             siblings: solve.siblings.clone(),
             again: solve.asked.again,
+            cache: self.access.cache.clone(),
         };
         let offer = Offer {
             files,

@@ -1,6 +1,7 @@
 //! One build: `Control.Solve`, with its progress from `Control.Status` (moby/buildkit, `api/services/control`).
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub(super) struct Settling<'a> {
     pub(super) siblings: Vec<Arc<Replica>>,
     /// Where what is made is to be made again.
     pub(super) again: Option<Again<'a>>,
+    /// Where things are kept from run to run.
+    pub(super) cache: Option<PathBuf>,
 }
 
 pub(super) async fn solve(
@@ -127,13 +130,18 @@ async fn made<A>(solving: impl Future<Output = Result<A, Error>>, making: Making
 
 /// Settles what the exporter would leave to chance.
 async fn settled(made: &mut Made, bridge: &Bridge, settling: Settling<'_>) -> Option<Arc<Replica>> {
-    let Settling { folders, siblings, again } = settling;
+    let Settling {
+        folders,
+        siblings,
+        again,
+        cache,
+    } = settling;
     let one = made.one()?;
     let planning = spawn_blocking(move || Some((Plan::of(&one, &folders, &siblings)?, one)));
     let (plan, one) = planning.await.ok()??;
     made.set_config(plan.config()?);
     let (what, ahead) = again?;
-    let replica = plan.looked_up(what, bridge, &one).await;
+    let replica = plan.looked_up(what, bridge, &one, cache).await;
     let replica = replica.inspect_err(|error| debug!("it cannot be made again: {error:#}")).ok()?;
     let replica = Arc::new(replica);
     ahead(&replica);

@@ -6,10 +6,12 @@
 mod config;
 mod tar;
 mod tree;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Error, ensure};
 use futures_util::future::try_join_all;
 use prost::bytes::Bytes;
+use tracing::debug;
 
 use self::config::Config;
 pub(in crate::docker) use self::tar::Dialect;
@@ -89,7 +92,7 @@ impl Plan {
     ///
     /// # Errors
     /// When something is there that is not expected, or there is too much to be asked for.
-    pub(super) async fn looked_up(mut self, what: Compared, bridge: &Bridge, made: &One) -> Result<Replica, Error> {
+    pub(super) async fn looked_up(mut self, what: Compared, bridge: &Bridge, made: &One, cache: Option<PathBuf>) -> Result<Replica, Error> {
         let top = self.layers.len().saturating_sub(1);
         let mut layers: Vec<_> = self
             .layers
@@ -123,6 +126,7 @@ impl Plan {
         };
         let layers = self.layers.into_iter().map(|(_, tree)| Made {
             layout: Layout::of(tree),
+            cache: cache.clone(),
             written: Mutex::default(),
         });
         Ok(Replica {
@@ -178,8 +182,10 @@ pub(in crate::docker) struct Replica {
 struct Made {
     /// None where a name takes too much room.
     layout: Option<Layout>,
+    /// Where digests are kept.
+    cache: Option<PathBuf>,
     /// What it was written as last.
-    written: Mutex<Option<(Dialect, Digest, Arc<Tar>)>>,
+    written: Mutex<Option<Arc<Tar>>>,
 }
 
 /// An image as this program makes it.
@@ -201,16 +207,27 @@ impl fmt::Debug for Replica {
 
 impl Made {
     /// Blocks.
-    fn written(&self, dialect: Dialect) -> io::Result<(Digest, Arc<Tar>)> {
+    fn written(&self, dialect: Dialect) -> io::Result<Arc<Tar>> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, digest, tar)) = written.as_ref().filter(|(of, ..)| *of == dialect) {
-            return Ok((digest.clone(), Arc::clone(tar)));
+        if let Some(tar) = written.as_ref().filter(|tar| tar.dialect == dialect) {
+            return Ok(Arc::clone(tar));
         }
         let layout = self.layout.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        let (digest, tar) = layout.written(dialect)?;
+        let place = self.cache.as_deref().and_then(|cache| Some((cache, layout.sketch(dialect)?)));
+        let tar = if let Some(digest) = place.and_then(|(cache, sketch)| written::digest(cache, &sketch)) {
+            layout.known(dialect, digest)
+        } else {
+            let tar = layout.written(dialect)?;
+            if let Some((cache, sketch)) = place
+                && let Err(error) = written::keep(cache, &sketch, &tar.digest)
+            {
+                debug!("{}: {error}", cache.display());
+            }
+            tar
+        };
         let tar = Arc::new(tar);
-        *written = Some((dialect, digest.clone(), Arc::clone(&tar)));
-        Ok((digest, tar))
+        *written = Some(Arc::clone(&tar));
+        Ok(tar)
     }
 }
 
@@ -235,8 +252,8 @@ impl Replica {
     /// # Errors
     /// When a file cannot be read any more, or a name takes too much room.
     pub(in crate::docker) fn layer(&self, at: usize, dialect: Dialect) -> io::Result<(Digest, Arc<dyn staging::Layer>)> {
-        let (digest, tar) = self.layers[at].written(dialect)?;
-        Ok((digest, tar as Arc<dyn staging::Layer>))
+        let tar = self.layers[at].written(dialect)?;
+        Ok((tar.digest.clone(), tar as Arc<dyn staging::Layer>))
     }
 
     /// The whole image. Blocks.
@@ -289,23 +306,21 @@ impl Replica {
         made.sort_by_key(|(_, made)| made.layout.as_ref().map_or(0, |layout| layout.size));
         let of_nothing = Made {
             layout: Layout::of(Tree::new()),
+            cache: None,
             written: Mutex::default(),
         };
         for (digest, made) in made {
-            let written = |made: &Made, dialect| made.written(dialect).ok().filter(|(found, _)| found == digest);
+            let written = |made: &Made, dialect| made.written(dialect).ok().filter(|tar| tar.digest == *digest);
             // a folder that is made may be there already
-            if let Some((_, tar)) = written(&of_nothing, Dialect::ALL[0]) {
+            if let Some(tar) = written(&of_nothing, Dialect::ALL[0]) {
                 parts.layers.insert(digest.clone(), tar);
                 continue;
             }
             let first = *spoken();
             let others = Dialect::ALL.into_iter().filter(|dialect| Some(*dialect) != first);
-            let found = first
-                .into_iter()
-                .chain(others)
-                .find_map(|dialect| Some((dialect, written(made, dialect)?.1)));
-            let Some((dialect, tar)) = found else { break };
-            *spoken() = Some(dialect);
+            let found = first.into_iter().chain(others).find_map(|dialect| written(made, dialect));
+            let Some(tar) = found else { break };
+            *spoken() = Some(tar.dialect);
             parts.layers.insert(digest.clone(), tar);
         }
         parts
@@ -338,11 +353,12 @@ mod tests {
                 };
                 Made {
                     layout: Layout::of(Tree::from([("f\0".to_owned(), entry)])),
+                    cache: None,
                     written: Mutex::default(),
                 }
             })
             .into();
-        let digests = layers.iter().map(|layer| layer.written(dialect).expect("read").0);
+        let digests = layers.iter().map(|layer| layer.written(dialect).expect("read").digest.clone());
         let digests = digests.collect();
         let replica = Replica {
             below: None,
@@ -354,6 +370,30 @@ mod tests {
             progress: Arc::default(),
         };
         (replica, digests)
+    }
+
+    #[test]
+    fn what_was_written_before_need_not_be_read() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (replica, digests) = replica(Dialect::OF_BUILDKIT);
+        let written = |at: usize, dialect| {
+            let made = Made {
+                layout: replica.layers[at].layout.clone(),
+                cache: Some(dir.path().to_owned()),
+                written: Mutex::default(),
+            };
+            made.written(dialect).expect("read").digest.clone()
+        };
+        assert_eq!(written(0, Dialect::OF_BUILDKIT), digests[0]);
+        let sketch = |at: usize| replica.layers[at].layout.as_ref()?.sketch(Dialect::OF_BUILDKIT);
+        let (sketch, other) = (sketch(0).expect("hashed"), sketch(1).expect("hashed"));
+        assert_eq!(written::digest(dir.path(), &sketch), Some(digests[0].clone()));
+        let kept = Digest::of(b"as if it were this one");
+        written::keep(dir.path(), &sketch, &kept).expect("kept");
+        assert_eq!(written(0, Dialect::OF_BUILDKIT), kept);
+        assert_ne!(sketch, other);
+        assert_eq!(written(1, Dialect::OF_BUILDKIT), digests[1]);
+        assert_ne!(written(0, Dialect::OF_DOCKER_20), kept);
     }
 
     fn id(replica: &Replica, layers: &[Digest]) -> Digest {

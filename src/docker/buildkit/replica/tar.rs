@@ -1,9 +1,9 @@
 //! A layer's tar, as a daemon writes it: Go's `archive/tar` with headers in the format `ustar` (moby, `pkg/archive`).
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
@@ -71,47 +71,64 @@ impl Layout {
         })
     }
 
+    /// Tells the tar from every other, by the hashes of files as they were found. `None` where one of them is not known.
+    pub(super) fn sketch(&self, dialect: Dialect) -> Option<blake3::Hash> {
+        let mut hasher = blake3::Hasher::new();
+        for item in self.items.iter() {
+            hasher.update(header(&item.path, &item.entry, dialect)?.as_bytes());
+            if let What::File(content) = &item.entry.what {
+                hasher.update(content.hash()?.as_bytes());
+                hasher.update(&content.offset.to_le_bytes());
+            }
+        }
+        Some(hasher.finalize())
+    }
+
     /// Blocks.
     ///
     /// # Errors
     /// What cannot be read any more.
-    pub(super) fn written(&self, dialect: Dialect) -> io::Result<(Digest, Tar)> {
-        let mut tar = Tar {
+    pub(super) fn written(&self, dialect: Dialect) -> io::Result<Tar> {
+        let (digest, blocks) = self.hashed(dialect)?;
+        Ok(Tar {
+            blocks: OnceLock::from(Some(blocks)),
+            ..self.known(dialect, digest)
+        })
+    }
+
+    /// The tar that is known to have this digest.
+    pub(super) fn known(&self, dialect: Dialect, digest: Digest) -> Tar {
+        Tar {
             layout: self.clone(),
             dialect,
-            blocks: Vec::new(),
+            digest,
+            blocks: OnceLock::new(),
             is_lost: AtomicBool::new(false),
-        };
-        let (mut hasher, mut part, mut start) = (Sha256::new(), vec![0; BLOCK], 0);
+        }
+    }
+
+    /// The digest, and the hashes of the blocks.
+    fn hashed(&self, dialect: Dialect) -> io::Result<(Digest, Vec<blake3::Hash>)> {
+        let (mut hasher, mut blocks) = (Sha256::new(), Vec::new());
+        let (mut part, mut start) = (vec![0; BLOCK], 0);
         while start < self.size {
             let length = usize::try_from(self.size - start).map_or(BLOCK, |rest| rest.min(BLOCK));
-            tar.read(start, &mut part[..length])?;
+            self.read(dialect, start, &mut part[..length])?;
             hasher.update(&part[..length]);
-            tar.blocks.push(blake3::hash(&part[..length]));
+            blocks.push(blake3::hash(&part[..length]));
             start += length as u64;
         }
-        Ok((Digest::finish(hasher), tar))
+        Ok((Digest::finish(hasher), blocks))
     }
-}
 
-/// A layer's tar, read out of the files that it is made of.
-pub(super) struct Tar {
-    layout: Layout,
-    dialect: Dialect,
-    /// The hashes of what it had when its digest was taken.
-    blocks: Vec<blake3::Hash>,
-    is_lost: AtomicBool,
-}
-
-impl Tar {
-    fn read(&self, start: u64, buffer: &mut [u8]) -> io::Result<()> {
+    fn read(&self, dialect: Dialect, start: u64, buffer: &mut [u8]) -> io::Result<()> {
         buffer.fill(0);
-        let items = &self.layout.items;
+        let items = &self.items;
         let end = start + buffer.len() as u64;
         let first = items.partition_point(|item| item.start <= start).saturating_sub(1);
         for item in items[first..].iter().take_while(|item| item.start < end) {
             overlap(start, buffer, item.start, RECORD, |from, part| {
-                let header = header(&item.path, &item.entry, self.dialect).ok_or(io::ErrorKind::InvalidData)?;
+                let header = header(&item.path, &item.entry, dialect).ok_or(io::ErrorKind::InvalidData)?;
                 let from = usize::try_from(from).map_err(io::Error::other)?;
                 part.copy_from_slice(&header.as_bytes()[from..from + part.len()]);
                 Ok(())
@@ -126,6 +143,27 @@ impl Tar {
     }
 }
 
+/// A layer's tar, read out of the files that it is made of.
+pub(super) struct Tar {
+    layout: Layout,
+    pub(super) dialect: Dialect,
+    pub(super) digest: Digest,
+    /// The hashes of what the digest was taken of. Where that was known, they are taken when they are wanted, and are nothing
+    /// where the files have changed since.
+    blocks: OnceLock<Option<Vec<blake3::Hash>>>,
+    is_lost: AtomicBool,
+}
+
+impl Tar {
+    fn blocks(&self) -> Option<&Vec<blake3::Hash>> {
+        let blocks = self.blocks.get_or_init(|| {
+            let hashed = self.layout.hashed(self.dialect).ok();
+            hashed.filter(|(digest, _)| *digest == self.digest).map(|(_, blocks)| blocks)
+        });
+        blocks.as_ref()
+    }
+}
+
 impl Layer for Tar {
     fn size(&self) -> u64 {
         self.layout.size
@@ -133,7 +171,8 @@ impl Layer for Tar {
 
     fn read_block(&self, start: u64, block: &mut [u8]) -> io::Result<()> {
         let at = usize::try_from(start / BLOCK as u64).map_err(io::Error::other)?;
-        let is_same = self.read(start, block).is_ok() && blake3::hash(block) == self.blocks[at];
+        let read = |block: &mut [u8]| self.layout.read(self.dialect, start, block).is_ok();
+        let is_same = self.blocks().is_some_and(|blocks| read(block) && blake3::hash(block) == blocks[at]);
         self.is_lost.fetch_or(!is_same, Relaxed);
         is_same
             .then_some(())
@@ -253,9 +292,8 @@ mod tests {
     #[test]
     fn a_header_is_as_a_daemon_writes_it() {
         let layout = Layout::of(tree(3)).expect("short names");
-        let (_, tar) = layout.written(Dialect::ALL[1]).expect("read");
         let mut bytes = vec![0; usize::try_from(layout.size).expect("small")];
-        tar.read(0, &mut bytes).expect("read");
+        layout.read(Dialect::ALL[1], 0, &mut bytes).expect("read");
         // of a folder that Docker 20.10 has made
         let text = String::from_utf8(bytes[..512].to_vec()).expect("text").replace('\0', ".");
         let shown: Vec<&str> = text.split("...").filter(|part| !part.is_empty()).collect();
@@ -268,15 +306,15 @@ mod tests {
     fn it_reads_the_same_in_any_parts_and_any_tar_reader_takes_it() {
         for size in [0, 1, 511, 512, 513, BLOCK, 2 * BLOCK + 9] {
             let layout = Layout::of(tree(size)).expect("short names");
-            let (digest, tar) = layout.written(Dialect::ALL[1]).expect("read");
+            let tar = layout.written(Dialect::ALL[1]).expect("read");
             let mut whole = vec![0; usize::try_from(layout.size).expect("small")];
-            tar.read(0, &mut whole).expect("read");
-            assert_eq!(Digest::of(&whole), digest);
+            layout.read(Dialect::ALL[1], 0, &mut whole).expect("read");
+            assert_eq!(Digest::of(&whole), tar.digest);
             for length in [100, 700, BLOCK] {
                 let parts = whole.chunks(length).enumerate();
                 for (at, expected) in parts {
                     let mut part = vec![9; expected.len()];
-                    tar.read((at * length) as u64, &mut part).expect("read");
+                    layout.read(Dialect::ALL[1], (at * length) as u64, &mut part).expect("read");
                     assert!(part == expected, "{size} bytes, part {at} of {length}");
                 }
             }
@@ -305,7 +343,16 @@ mod tests {
             nanoseconds: 0,
         };
         tree.get_mut("app\0file\0").expect("the file").what = What::File(content);
-        let (_, tar) = Layout::of(tree).expect("short").written(Dialect::ALL[1]).expect("read");
+        let layout = Layout::of(tree).expect("short");
+        let tar = layout.written(Dialect::ALL[1]).expect("read");
+        let known = layout.known(Dialect::ALL[1], tar.digest.clone());
+        let (mut one, mut other) = (vec![0; BLOCK], vec![0; BLOCK]);
+        known.read_block(BLOCK as u64, &mut one).expect("as it was");
+        tar.read_block(BLOCK as u64, &mut other).expect("as it was");
+        assert!(one == other && !known.is_lost());
+        let wrong = layout.known(Dialect::ALL[1], Digest::of(b"another"));
+        wrong.read_block(0, &mut one).expect_err("another tar");
+        assert!(wrong.is_lost());
         let mut block = vec![0; BLOCK];
         tar.read_block(0, &mut block).expect("as it was");
         assert!(!tar.is_lost());

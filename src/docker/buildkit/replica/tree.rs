@@ -47,6 +47,11 @@ pub(super) struct Content {
 }
 
 impl Content {
+    /// Of the whole file, as it was found.
+    pub(super) fn hash(&self) -> Option<blake3::Hash> {
+        self.folder.hash(self.at)
+    }
+
     pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.folder.read_at(self.at, self.offset + offset, buffer)
     }
