@@ -217,3 +217,13 @@ fn equal_content_is_equal_in_every_channel() {
         .says(&["the channel of `Alice` is called `alice`"]);
     assert_eq!(project.registry.digest("alice-api"), project.registry.digest("kevin-api"));
 }
+
+/// A connection to a daemon holds only so much, and what a build asks for on the way needs some of it, too.
+#[test]
+fn more_builds_at_once_than_a_connection_holds_come_through() {
+    let names: Vec<String> = (0..140).map(|number| format!("image-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let ran = Project::of_images(&names).run(&["build", "--jobs", "140"]).ok();
+    let built = ran.stdout.lines().filter(|line| line.contains(" built ")).count();
+    assert_eq!(built, 140, "{}", ran.stdout);
+}

@@ -23,6 +23,7 @@ use bollard::Docker;
 use bollard::moby::buildkit::v1::control_client::ControlClient;
 use bollard::moby::buildkit::v1::{ListWorkersRequest, SolveRequest};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tonic::transport::Channel;
 use tracing::debug;
@@ -55,6 +56,9 @@ const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
 const DOCKERFILE_NAME: &str = "Dockerfile";
 const TRIES: u32 = 5;
+/// A daemon has 250 streams on a connection (Go's `net/http2`), of which a build takes up to three until it ends: what it asks
+/// for meanwhile is to have some, too.
+const MOST_BUILDS: usize = 60;
 const LARGEST_ANSWER: usize = 64 << 20;
 /// What an exporter answers: the digest of the image's manifest or index, or, of a graph driver store, of its configuration.
 const DIGEST: &str = "containerimage.digest";
@@ -66,6 +70,8 @@ pub(super) struct BuildKit {
     id: String,
     line: Line,
     channel: Channel,
+    /// At once.
+    builds: Arc<Semaphore>,
     access: Access,
     /// For builds that ask for none; `None` leaves it to BuildKit, which in a daemon wants the daemon's bridge.
     pub(super) network: Option<&'static str>,
@@ -127,6 +133,7 @@ impl BuildKit {
             id: machine::random(),
             line,
             channel,
+            builds: Arc::new(Semaphore::new(MOST_BUILDS)),
             access,
             network: None,
             platforms: Vec::new(),
@@ -282,6 +289,7 @@ impl BuildKit {
     }
 
     async fn solve_once(&self, solve: &Solve<'_>, files: Files, step: &str, events: &Events) -> Result<Solved, Error> {
+        let _build = self.builds.acquire().await?;
         let shared_key = format!("{:x}", Sha256::digest(format!("{}\n{}", self.access.machine, solve.shared)));
         let settling = Settling {
             folders: files.folders(),
