@@ -81,6 +81,8 @@ pub struct Builds<'p, 'r> {
     elapsed: RefCell<Vec<Duration>>,
     /// By image: its variants take turns, so that what they share is built once and is the same in both.
     turns: RefCell<BTreeMap<&'p ImageName, Arc<Mutex<()>>>>,
+    /// The steps that others stand on.
+    needed: BTreeSet<usize>,
     /// The steps that were said not to be built.
     blocked: RefCell<BTreeSet<usize>>,
     /// By step: what was published, as far as what builds has it.
@@ -98,6 +100,7 @@ impl<'p, 'r> Builds<'p, 'r> {
             events: events.clone().hiding(hidden.unwrap_or_default()),
             elapsed: RefCell::new(vec![Duration::ZERO; plan.steps.len()]),
             turns: RefCell::default(),
+            needed: plan.steps.iter().flat_map(Step::needs).collect(),
             blocked: RefCell::default(),
             recalled: RefCell::default(),
         }
@@ -139,7 +142,8 @@ impl<'p, 'r> Builds<'p, 'r> {
         if result.is_err() {
             self.tell_blocked(index);
         }
-        result.map(Have::Built)
+        let is_needed = self.needed.contains(&index);
+        result.map(|built| Have::Built(if is_needed { built } else { built.on_its_own() }))
     }
 
     /// What stands on a failed step is told at once, not when its turn comes.

@@ -85,6 +85,12 @@ impl Built {
         format!("{}@{}", reference.repository(), self.id)
     }
 
+    /// Nothing stands on it: what that would need is let go.
+    #[must_use]
+    pub fn on_its_own(self) -> Self {
+        Self { origin: None, ..self }
+    }
+
     /// By a builder that pushes it, if it was to be pushed.
     pub(super) fn elsewhere(made: Made, reads: Reads, names: Names<'_>) -> Self {
         let pushed = Pushed {

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::OnceLock;
 
+use serde_json::Value;
+
 use crate::doors::{Certificates, Door, Silent, free_port};
 use crate::front::Act;
+use crate::interrupt;
 use crate::proxy;
 use crate::releases::Faults;
 use crate::support::{NOWHERE, Project, Ran};
@@ -450,4 +454,43 @@ fn several_platforms_become_an_index_with_utilities_for_each() {
             "{architecture}"
         );
     }
+}
+
+/// A builder that has lost what it made of a folder asks for that again, and takes any other of this name where nobody has it.
+#[test]
+fn what_a_builder_loses_in_the_middle_of_a_run_is_the_same_again() {
+    let mut data = b"of the base".to_vec();
+    data.resize(7_654_321, b'-');
+    let project = Project::new("images: { base: { context: base }, slow: { context: slow }, child: { context: child } }")
+        .file("base/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("base/data", data)
+        .busybox("slow/busybox")
+        .file("child/Dockerfile", "FROM base\nCOPY --from=slow /busybox /\nCOPY . /own/\n")
+        .file("child/data", "of the child");
+    let waits = format!("{} echo it waits; exec /busybox sleep 8", project.mark());
+    let slow = format!("FROM scratch\nCOPY busybox /busybox\nRUN [\"/busybox\", \"sh\", \"-c\", \"{waits}\"]\n");
+    let project = project.file("slow/Dockerfile", slow);
+    let mut run = project.start(&["push-all", "--progress", "json"]);
+    let mut lines = BufReader::new(run.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let mut awaited = vec![["\"base\"", "\"event\":\"built\""], ["\"slow\"", "\"text\":\"it waits\""]];
+    while !awaited.is_empty() {
+        let line = lines.next().expect("it ended too early");
+        awaited.retain(|parts| !parts.iter().all(|part| line.contains(part)));
+    }
+    // nothing else in the daemon is of this size
+    let is_of_base = |record: &Value| (7_654_321..7_700_000).contains(&record["Size"].as_u64().unwrap_or_default());
+    let lost = interrupt::build_cache().into_iter().filter(is_of_base);
+    let lost: Vec<String> = lost.filter_map(|record| Some(record["ID"].as_str()?.to_owned())).collect();
+    for _ in &lost {
+        for id in &lost {
+            let prune = format!("http://docker/build/prune?all=1&filters={{\"id\":{{\"{id}\":true}}}}");
+            interrupt::asked_of_the_daemon(&["-g", "-X", "POST", &prune]);
+        }
+    }
+    assert!(is_classic() || !lost.is_empty(), "the builder had nothing of the base");
+    let rest: Vec<String> = lines.collect();
+    assert!(run.wait().expect("ended").success(), "{rest:#?}");
+    let files = project.registry.files("kevin-child");
+    let text = |path: &str| String::from_utf8(files[path].content[..8].to_vec()).expect("text");
+    assert_eq!((text("data"), text("own/data")), ("of the b".to_owned(), "of the c".to_owned()));
 }

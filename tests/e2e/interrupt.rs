@@ -71,13 +71,18 @@ fn is_built(project: &Project) -> bool {
 }
 
 /// Nothing but the build cache is asked for: to measure images fails where containerd keeps them while builds end.
-fn build_cache() -> Vec<Value> {
+pub fn build_cache() -> Vec<Value> {
+    let answer: Value = serde_json::from_str(&asked_of_the_daemon(&["http://docker/system/df?type=build-cache"])).expect("JSON");
+    answer["BuildCache"].as_array().cloned().unwrap_or_default()
+}
+
+/// What the daemon's API answers, with arguments of curl.
+pub fn asked_of_the_daemon(arguments: &[&str]) -> String {
     let host = provided("DOCKER_HOST");
     let socket = host.strip_prefix("unix://").expect("a socket");
     let mut command = Command::new("curl");
-    command.args(["-sS", "--fail", "--unix-socket", socket, "http://docker/system/df?type=build-cache"]);
-    let answer: Value = serde_json::from_str(&Ran::of(command.output().expect("curl runs")).ok().stdout).expect("JSON");
-    answer["BuildCache"].as_array().cloned().unwrap_or_default()
+    command.args(["-sS", "--fail", "--unix-socket", socket]).args(arguments);
+    Ran::of(command.output().expect("curl runs")).ok().stdout
 }
 
 #[track_caller]

@@ -89,6 +89,9 @@ pub(super) struct Origin {
     builder: String,
     definitions: Definitions,
     replica: Option<Arc<Replica>>,
+    /// Of whose folders the definitions tell. A builder that has lost what it made of them asks for them again, and takes those
+    /// of any other session where there is none (moby/buildkit, `source/local`).
+    _session: Session,
 }
 
 impl Origin {
@@ -239,7 +242,7 @@ impl BuildKit {
 
     async fn made(&self, solve: Solve<'_>, step: &str, events: &Events) -> Result<Made, Error> {
         let is_exported = !solve.asked.request.exporter_deprecated.is_empty();
-        let solved = self.solve(solve, step, events).await?;
+        let (solved, session) = self.solve(solve, step, events).await?;
         let id = if is_exported {
             let id = solved.answer.get(DIGEST);
             id.context("the builder named no image at the end of the build")?.parse()?
@@ -258,12 +261,13 @@ impl BuildKit {
                 builder: self.id.clone(),
                 definitions: solved.made.definitions,
                 replica: solved.replica.clone(),
+                _session: session,
             })),
             replica: solved.replica,
         })
     }
 
-    async fn solve(&self, mut solve: Solve<'_>, step: &str, events: &Events) -> Result<Solved, Error> {
+    async fn solve(&self, mut solve: Solve<'_>, step: &str, events: &Events) -> Result<(Solved, Session), Error> {
         let dockerfile = Inline::file(DOCKERFILE_NAME, solve.dockerfile.as_bytes(), 0o644);
         solve.folders.push((DOCKERFILE.to_owned(), Folder::of_inline(&[dockerfile])));
         let parts = HashMap::from([(CONTEXT.to_owned(), solve.reads.clone())]);
@@ -288,7 +292,7 @@ impl BuildKit {
         }
     }
 
-    async fn solve_once(&self, solve: &Solve<'_>, files: Files, step: &str, events: &Events) -> Result<Solved, Error> {
+    async fn solve_once(&self, solve: &Solve<'_>, files: Files, step: &str, events: &Events) -> Result<(Solved, Session), Error> {
         let _build = self.builds.acquire().await?;
         let shared_key = format!("{:x}", Sha256::digest(format!("{}\n{}", self.access.machine, solve.shared)));
         let settling = Settling {
@@ -320,7 +324,7 @@ impl BuildKit {
             look: solve.look,
             settling,
         };
-        solve::solve(self.control(), request, making, step, events).await
+        Ok((solve::solve(self.control(), request, making, step, events).await?, session))
     }
 }
 

@@ -64,6 +64,7 @@ impl Offer {
 const HUB: (&str, &str) = ("registry-1.docker.io", "docker.io");
 
 /// It ends when it is dropped.
+#[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: String,
     _serving: AbortOnDropHandle<Result<(), hyper::Error>>,
