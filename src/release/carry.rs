@@ -145,7 +145,9 @@ impl<'p> Carrying<'p, '_> {
             }
             Standing::UpToDate(digest) => {
                 settled(Settled::UpToDate);
-                let manifest = if is_stood_on && self.builds.workshop().engine.knows_by_configuration() {
+                // what is known by its configuration need not come back
+                let is_known = || release.is_of_here(index, digest) || self.builds.workshop().engine.knows_by_configuration();
+                let manifest = if is_stood_on && is_known() {
                     release.places.of(step.variant).repository(&step.image)?.get(digest).await?
                 } else {
                     None

@@ -481,6 +481,7 @@ fn what_a_builder_loses_in_the_middle_of_a_run_is_the_same_again() {
     let is_of_base = |record: &Value| (7_654_321..7_700_000).contains(&record["Size"].as_u64().unwrap_or_default());
     let lost = interrupt::build_cache().into_iter().filter(is_of_base);
     let lost: Vec<String> = lost.filter_map(|record| Some(record["ID"].as_str()?.to_owned())).collect();
+    // a record goes after those that stand on it
     for _ in &lost {
         for id in &lost {
             let prune = format!("http://docker/build/prune?all=1&filters={{\"id\":{{\"{id}\":true}}}}");
@@ -493,4 +494,15 @@ fn what_a_builder_loses_in_the_middle_of_a_run_is_the_same_again() {
     let files = project.registry.files("kevin-child");
     let text = |path: &str| String::from_utf8(files[path].content[..8].to_vec()).expect("text");
     assert_eq!((text("data"), text("own/data")), ("of the b".to_owned(), "of the c".to_owned()));
+}
+
+#[test]
+fn what_is_published_from_here_is_built_upon_as_the_builder_has_it() {
+    let project = Project::of_images(&["base", "web"]).file("web/Dockerfile", "FROM base\nCOPY data /data2\n");
+    project.run(&["push-all"]).ok();
+    project.write("web/data", "changed");
+    let ran = project.run(&["push-all", "-v"]).ok();
+    let is_told = ran.stderr.contains("base: the builder has ");
+    assert_eq!(is_told, push_is_part_of_the_build(), "{}", ran.stderr);
+    assert_eq!(project.registry.layers("kevin-web")[..1], project.registry.layers("kevin-base"));
 }
