@@ -48,51 +48,45 @@ impl UserName {
         if name.is_empty() {
             return Err(refused(raw, "nothing is left of it"));
         }
-        name.parse()
+        Self::checked(name).map_err(|(why, hints)| hints.into_iter().fold(refused(name, why), Problem::hint))
     }
 
     /// # Errors
     /// When the channel's address would be an image of another channel: `kevin-api` is where `api` of `kevin` lives.
     pub fn refuse_images<'a>(&self, images: impl IntoIterator<Item = &'a ImageName>) -> Result<(), Problem> {
-        let addresses = [self.0.clone(), format!("{}{DEBUG_SUFFIX}", self.0)];
-        for image in images {
-            for address in &addresses {
-                if let Some(other) = address.strip_suffix(image.as_str()).and_then(|rest| rest.strip_suffix('-')) {
-                    return Err(refused(
-                        &self.0,
-                        &format!("`{address}` is where the image `{image}` of the channel `{other}` lives"),
-                    ));
-                }
-            }
-        }
-        Ok(())
+        self.image_there(images).map_or(Ok(()), |why| Err(refused(&self.0, &why)))
     }
-}
 
-impl FromStr for UserName {
-    type Err = Problem;
+    /// The image of another channel that lives where this one's channels would.
+    fn image_there<'a>(&self, images: impl IntoIterator<Item = &'a ImageName>) -> Option<String> {
+        let addresses = [self.0.clone(), format!("{}{DEBUG_SUFFIX}", self.0)];
+        images.into_iter().find_map(|image| {
+            addresses.iter().find_map(|address| {
+                let other = address.strip_suffix(image.as_str())?.strip_suffix('-')?;
+                Some(format!("`{address}` is where the image `{image}` of the channel `{other}` lives"))
+            })
+        })
+    }
 
-    fn from_str(name: &str) -> Result<Self, Problem> {
-        if name.is_empty() {
-            return Err(refused(name, "nothing is left of it"));
-        }
+    /// Else why it is none, and what may be meant.
+    fn checked(name: &str) -> Result<Self, (&'static str, Option<&'static str>)> {
         if !is_component(name) {
-            return Err(refused(
-                name,
-                "it may hold letters and digits of ASCII, with `-`, `_`, `__` or `.` between them",
-            ));
+            let why = "it may hold lower-case letters and digits of ASCII, with `-`, `_`, `__` or `.` between them";
+            return Err((why, None));
         }
         if name == STABLE || name.starts_with("stable-") {
-            return Err(refused(name, "it would write into the channel `stable`").hint("to push the channel `stable` itself: --stable"));
+            let meant = "to push the channel `stable` itself: --stable";
+            return Err(("it would write into the channel `stable`", Some(meant)));
         }
         if name.ends_with(DEBUG_SUFFIX) {
-            return Err(refused(name, "it would write into another user's debug channel")
-                .hint("for the debug variant of your own channel: --debug"));
+            let meant = "for the debug variant of your own channel: --debug";
+            return Err(("it would write into another user's debug channel", Some(meant)));
         }
         Ok(Self(name.to_owned()))
     }
 }
 
+/// A person's name, of which a channel is made.
 fn refused(name: &str, why: &str) -> Problem {
     Problem::usage(format!("the user's name `{}` cannot be a channel: {why}", printable(name)))
         .hint("--user NAME (or LATTICE_IMAGES_USER) chooses another name")
@@ -149,6 +143,16 @@ impl ChannelName {
     }
 
     /// # Errors
+    /// When another channel's image lives there.
+    pub fn refuse_images<'a>(&self, images: impl IntoIterator<Item = &'a ImageName>) -> Result<(), Problem> {
+        let there = match &self.owner {
+            Owner::Stable => None,
+            Owner::User(name) => name.image_there(images),
+        };
+        there.map_or(Ok(()), |why| Err(no_channel(&self.to_string(), &why)))
+    }
+
+    /// # Errors
     /// When the name is longer than a registry allows.
     pub fn reference(&self, registry: &Registry, image: &ImageName) -> Result<Reference, Problem> {
         registry.reference(&format!("{self}-{image}"))
@@ -166,10 +170,15 @@ impl FromStr for ChannelName {
         let owner = if owner == STABLE {
             Owner::Stable
         } else {
-            Owner::User(owner.parse()?)
+            Owner::User(UserName::checked(owner).map_err(|(why, _)| no_channel(name, why))?)
         };
         Ok(owner.channel(variant))
     }
+}
+
+fn no_channel(name: &str, why: &str) -> Problem {
+    Problem::usage(format!("`{}` is no channel: {why}", printable(name)))
+        .hint("`lattice-images channels list` shows the channels of a registry")
 }
 
 impl fmt::Display for ChannelName {

@@ -244,7 +244,7 @@ pub enum Channels {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Remove images that the manifest no longer has, and what no recent record names
+    /// Remove images that the manifest no longer publishes, and what no recent record names
     Clean {
         /// [default: your own]
         channel: Option<String>,
@@ -383,7 +383,7 @@ pub struct Run {
     #[arg(long, value_enum, value_name = "KIND", default_value_t = Progress::Auto)]
     pub progress: Progress,
     /// The same as --progress quiet: one `reference@digest` a line, or the id of what is only built
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with_all = ["progress", "verbose"])]
     pub quiet: bool,
     /// Write what came of each image to FILE, as JSON
     #[arg(long, value_name = "FILE")]

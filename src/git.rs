@@ -87,6 +87,12 @@ impl Repository {
         Self { folder: folder.to_owned() }
     }
 
+    /// Whether there is one, whatever git thinks of it.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.folder.ancestors().any(|folder| folder.join(".git").exists())
+    }
+
     /// `contexts` are the folders whose untracked files count.
     ///
     /// # Errors
@@ -205,7 +211,12 @@ impl Repository {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr);
-        Err(printable(said.lines().next().unwrap_or("git failed").trim_start_matches("fatal: ")))
+        let why = said.lines().next().unwrap_or("git failed").trim_start_matches("fatal: ");
+        // of another's repository git tells, in a line of its own, the command that trusts it
+        let way = said.lines().map(str::trim).find(|line| line.starts_with("git config "));
+        Err(printable(
+            &way.map_or_else(|| why.to_owned(), |way| format!("{why}: `{way}` trusts it")),
+        ))
     }
 }
 

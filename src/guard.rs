@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::join_all;
+
 use crate::git::{Ancestry, Commit, Repository, Revision};
 use crate::problem::printable;
 use crate::record::{Entry, Record};
@@ -15,10 +17,10 @@ pub struct Sources {
     pub on_branch: bool,
     /// The remote's side of the branch, and whether it has the commit.
     pub remote: Option<(String, bool)>,
-    /// What the channel was published from.
-    pub published: Option<(Commit, Ancestry)>,
-    /// What a rollback took out of it.
-    pub rolled_back: Option<(Commit, Ancestry)>,
+    /// What the channels were published from.
+    pub published: Vec<(Commit, Ancestry)>,
+    /// What rollbacks took out of them.
+    pub rolled_back: Vec<(Commit, Ancestry)>,
     pub shallow: bool,
     pub images: Images,
 }
@@ -81,27 +83,33 @@ pub enum Verdict {
 }
 
 impl Sources {
+    /// `records` are those of the channels that are to be published.
     pub async fn of(
         repository: &Repository,
         revision: Result<Revision, String>,
         branch: &str,
-        record: Option<&Record>,
+        records: &[&Record],
         images: Images,
     ) -> Self {
         let mut sources = Self {
             revision,
             on_branch: false,
             remote: None,
-            published: None,
-            rolled_back: None,
+            published: Vec::new(),
+            rolled_back: Vec::new(),
             shallow: false,
             images,
         };
         let Ok(revision) = &sources.revision else { return sources };
         let commit = &revision.commit;
-        let stand = async |other: Option<&Revision>| match other {
-            Some(other) => Some((other.commit.clone(), repository.ancestry(commit, &other.commit).await)),
-            None => None,
+        let stand = |of: fn(&Record) -> Option<&Revision>| {
+            let mut others: Vec<&Commit> = records.iter().filter_map(|record| Some(&of(record)?.commit)).collect();
+            others.dedup();
+            join_all(
+                others
+                    .into_iter()
+                    .map(async |other| (other.clone(), repository.ancestry(commit, other).await)),
+            )
         };
         (
             sources.on_branch,
@@ -112,8 +120,8 @@ impl Sources {
         ) = tokio::join!(
             repository.is_on(branch, revision),
             repository.pushed(branch, commit),
-            stand(record.and_then(|record| record.revision.as_ref())),
-            stand(record.and_then(|record| record.rolled_back.as_ref())),
+            stand(|record| record.revision.as_ref()),
+            stand(|record| record.rolled_back.as_ref()),
             repository.is_shallow(),
         );
         sources
@@ -122,7 +130,8 @@ impl Sources {
     /// `superseding` is for CI: its older runs may come after newer ones, and that is no failure.
     #[must_use]
     pub fn judge(&self, branch: &str, superseding: bool) -> Verdict {
-        if let (true, Some((published, Ancestry::Older))) = (superseding, &self.published) {
+        let newer = self.published.iter().find(|(_, ancestry)| *ancestry == Ancestry::Older);
+        if let Some((published, _)) = newer.filter(|_| superseding) {
             return Verdict::Superseded(published.clone());
         }
         let mut violations = match &self.revision {
@@ -153,18 +162,13 @@ impl Sources {
         if revision.dirty {
             violations.push("files that git tracks are changed: commit them first".to_owned());
         }
-        let newer = [
-            self.published
-                .as_ref()
-                .map(|published| (published, "published", &[Ancestry::Same, Ancestry::Newer][..])),
-            self.rolled_back
-                .as_ref()
-                .map(|rolled_back| (rolled_back, "rolled back", &[Ancestry::Newer][..])),
+        let judged = [
+            (&self.published, "published", &[Ancestry::Same, Ancestry::Newer][..]),
+            (&self.rolled_back, "rolled back", &[Ancestry::Newer][..]),
         ];
-        for ((other, ancestry), what, allowed) in newer.into_iter().flatten() {
-            if !allowed.contains(ancestry) {
-                violations.push(self.stands_wrong(&revision.commit, *ancestry, other, what));
-            }
+        for (others, what, allowed) in judged {
+            let wrong = others.iter().filter(|(_, ancestry)| !allowed.contains(ancestry));
+            violations.extend(wrong.map(|(other, ancestry)| self.stands_wrong(&revision.commit, *ancestry, other, what)));
         }
         violations
     }
@@ -205,8 +209,8 @@ mod tests {
             }),
             on_branch: true,
             remote: Some(("origin/master".into(), true)),
-            published: Some((commit('b'), Ancestry::Newer)),
-            rolled_back: None,
+            published: vec![(commit('b'), Ancestry::Newer)],
+            rolled_back: Vec::new(),
             shallow: false,
             images: Images::default(),
         }
@@ -225,11 +229,11 @@ mod tests {
     fn a_newer_clean_pushed_commit_of_the_branch_is_clear() {
         assert_eq!(good().judge("master", false), Verdict::Clear);
         let mut first = good();
-        first.published = None;
+        first.published.clear();
         first.remote = None;
         assert_eq!(first.judge("master", true), Verdict::Clear);
         let mut again = good();
-        again.published = Some((commit('a'), Ancestry::Same));
+        again.published = vec![(commit('a'), Ancestry::Same)];
         assert_eq!(again.judge("master", true), Verdict::Clear);
     }
 
@@ -240,14 +244,14 @@ mod tests {
         assert_eq!(violations(|s| s.remote = Some(("origin/master".into(), false))).len(), 1);
         assert_eq!(violations(|s| s.revision.as_mut().expect("one").dirty = true).len(), 1);
         for ancestry in [Ancestry::Older, Ancestry::Diverged, Ancestry::Unknown] {
-            assert_eq!(violations(|s| s.published = Some((commit('b'), ancestry))).len(), 1);
+            assert_eq!(violations(|s| s.published = vec![(commit('b'), ancestry)]).len(), 1);
         }
         for ancestry in [Ancestry::Same, Ancestry::Older] {
-            assert_eq!(violations(|s| s.rolled_back = Some((commit('b'), ancestry))).len(), 1);
+            assert_eq!(violations(|s| s.rolled_back = vec![(commit('b'), ancestry)]).len(), 1);
         }
         let shallow = violations(|s| {
             s.shallow = true;
-            s.published = Some((commit('b'), Ancestry::Unknown));
+            s.published = vec![(commit('b'), Ancestry::Unknown)];
         });
         assert!(shallow[0].contains("fetch-depth: 0"), "{shallow:?}");
         assert_eq!(violations(|s| s.images.add("api", &[], &["debian:12".into()], None)).len(), 1);
@@ -255,7 +259,7 @@ mod tests {
             s.on_branch = false;
             s.remote = Some(("origin/master".into(), false));
             s.revision.as_mut().expect("one").dirty = true;
-            s.published = Some((commit('b'), Ancestry::Older));
+            s.published = vec![(commit('b'), Ancestry::Older)];
         });
         assert_eq!(all.len(), 4);
     }
@@ -287,7 +291,7 @@ mod tests {
     #[test]
     fn in_ci_an_older_commit_is_superseded() {
         let mut older = good();
-        older.published = Some((commit('b'), Ancestry::Older));
+        older.published = vec![(commit('b'), Ancestry::Older)];
         assert_eq!(older.judge("master", true), Verdict::Superseded(commit('b')));
     }
 }

@@ -8,6 +8,7 @@ use std::thread;
 
 use crate::atomic;
 use crate::problem::printable;
+use crate::reference::Digest;
 
 const FILE: &str = "machine-id";
 const DIGITS: usize = 32;
@@ -37,6 +38,16 @@ pub fn cores() -> usize {
 #[must_use]
 pub fn host() -> String {
     printable(&rustix::system::uname().nodename().to_string_lossy())
+}
+
+/// One value for all processes that see each other by their numbers: of this boot of the kernel, in this PID namespace (proc(5),
+/// `/proc/sys/kernel/random/boot_id`; namespaces(7)). None where the system tells no such thing.
+#[must_use]
+pub fn pids() -> Option<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
+    let both = format!("{} {}", boot.trim(), namespace.display());
+    Some(Digest::of(both.as_bytes()).short().to_owned())
 }
 
 fn kept(cache: &Path) -> Option<String> {

@@ -44,7 +44,7 @@ fn trace(cli: &Cli) {
         return;
     }
     let log = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| report::Details)
         .with_ansi(false)
         .without_time()
         .with_target(false)

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use anyhow::Error;
+
 /// How the process ends; the number is its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -62,9 +64,17 @@ impl Problem {
         }
     }
 
+    /// For commands whose failure is an answer: whatever it is that kept them from giving one.
     #[must_use]
-    pub fn exiting(self, exit: Exit) -> Self {
-        Self { exit, ..self }
+    pub fn could_not_tell(error: &Error) -> Self {
+        let hints = error.chain().filter_map(|cause| cause.downcast_ref::<Self>());
+        let hints = hints.flat_map(|problem| problem.hints.clone()).collect();
+        let message = format!("{error:#}");
+        Self {
+            exit: Exit::Usage,
+            message,
+            hints,
+        }
     }
 
     #[must_use]

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, SubsecRound, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
 use crate::fingerprint::Fingerprint;
 use crate::git::Revision;
+use crate::machine;
 use crate::problem::{Problem, printable};
 use crate::reference::{Digest, ImageName};
 
@@ -28,6 +29,7 @@ pub const EMPTY: &[u8] = b"{}";
 pub struct Record {
     pub format: u32,
     /// Registry and name of the channel, e.g. `gcr.io/lattice-dev/stable`.
+    #[serde(deserialize_with = "clean")]
     pub channel: String,
     /// 1 for a channel's first record.
     pub sequence: u64,
@@ -72,12 +74,18 @@ pub enum Act {
 /// Who wrote it, from where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Writer {
+    #[serde(deserialize_with = "clean")]
     pub user: String,
+    #[serde(deserialize_with = "clean")]
     pub host: String,
     pub pid: u32,
+    /// Which system's process that is, where this is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids_of: Option<String>,
     /// RFC 3339, UTC, whole seconds.
     pub at: DateTime<Utc>,
     /// The version of the tool.
+    #[serde(deserialize_with = "clean")]
     pub tool: String,
 }
 
@@ -105,8 +113,18 @@ impl Writer {
             user,
             host,
             pid: std::process::id(),
+            pids_of: machine::pids(),
             at: Utc::now().trunc_subsecs(0),
             tool: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The same, at this moment.
+    #[must_use]
+    pub fn now(&self) -> Self {
+        Self {
+            at: Utc::now().trunc_subsecs(0),
+            ..self.clone()
         }
     }
 }
@@ -163,6 +181,11 @@ impl Record {
     }
 }
 
+/// Whoever may write to the registry may write a record: what is only shown cannot hold what a terminal obeys.
+fn clean<'d, D: Deserializer<'d>>(text: D) -> Result<String, D::Error> {
+    Ok(printable(&String::deserialize(text)?))
+}
+
 fn damaged(error: &serde_json::Error) -> Problem {
     Problem::failed(format!("the channel's record cannot be read: {}", printable(&error.to_string())))
 }
@@ -189,4 +212,32 @@ fn embedded(manifest: &[u8]) -> Option<Vec<u8>> {
     let [layer] = manifest.layers.as_slice() else { return None };
     let json = STANDARD.decode(&layer.data).ok()?;
     (layer.media_type == MEDIA_TYPE && Digest::of(&json) == layer.digest).then_some(json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_does_not_come_out_of_a_record() {
+        let writer = Writer::new("kevin\u{1b}]0;x\u{7}".into(), "ho\u{9b}2Jst".into());
+        let record = Record {
+            format: FORMAT,
+            channel: "gcr.io/x/kevin\u{1b}[2J".into(),
+            sequence: 1,
+            act: Act::Push,
+            writer: writer.clone(),
+            previous: None,
+            revision: None,
+            rolled_back: None,
+            together_with: None,
+            images: BTreeMap::new(),
+            before: BTreeMap::new(),
+        };
+        let read = Record::decode(&record.encode().manifest).expect("a record");
+        assert_eq!(read.writer.user, "kevin?]0;x?");
+        assert_eq!(read.writer.host, "ho?2Jst");
+        assert_eq!(read.channel, "gcr.io/x/kevin?[2J");
+        assert_eq!((read.writer.pid, read.writer.pids_of), (writer.pid, writer.pids_of));
+    }
 }

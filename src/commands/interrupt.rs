@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::event::Events;
+use crate::problem::Problem;
 
 pub struct Interrupt {
     pub once: CancellationToken,
@@ -29,6 +30,12 @@ impl Interrupt {
             }
         });
         Ok(Self { once, again })
+    }
+
+    /// How a run ends that was asked again.
+    #[must_use]
+    pub fn left() -> Problem {
+        Problem::interrupted(" twice; what was begun may be left undone, and the next run finishes it")
     }
 
     /// Waits until it is asked again.

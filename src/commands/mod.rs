@@ -21,7 +21,7 @@ use crate::report;
 /// # Errors
 /// What the command could not do.
 pub async fn run(cli: &Cli) -> Result<Exit, Error> {
-    let done = carry_out(cli).await;
+    let done = carry_out(cli).await.and_then(|exit| report::delivered().map(|()| exit));
     if let Some(path) = cli.command.timings()
         && let Err(error) = report::timings(path)
     {

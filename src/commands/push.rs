@@ -107,7 +107,6 @@ impl Desk<'_> {
         let places = places(self.owner, registry, &self.stable, &client)?;
         let anew = push.force || push.run.pull || push.run.no_cache;
         let sources = sources(plan, self.manifest, &self.docker, &client, &self.contexts);
-        let (events, notes) = Events::channel();
         let credential = async {
             // a helper may take its time, so it begins at once, unless it may not be needed at all
             if client.needs_no_credential(registry.host()) {
@@ -116,11 +115,9 @@ impl Desk<'_> {
             self.docker.credentials.for_host(registry.host()).await.map(drop)
         };
         let (looked, credential) = tokio::join!(
-            Release::look(plan, places, sources, anew, &events),
+            session::noting(async |events| Release::look(plan, places, sources, anew, events).await),
             credential.instrument(timing::part("credentials"))
         );
-        drop(events);
-        session::show_notes(notes).await;
         let release = match (looked, credential) {
             (Ok(release), _) => release,
             (Err(looked), Err(credential)) => {
@@ -129,8 +126,8 @@ impl Desk<'_> {
             }
             (Err(looked), Ok(())) => return Err(looked),
         };
-        self.tell(&release);
         let revision = self.revision(plan).instrument(timing::part("git")).await;
+        self.tell(&release, &revision);
         let mut record_anyway = false;
         if *self.owner == Owner::Stable {
             match stable::admit(&release, self.manifest, &revision, push).await? {
@@ -154,14 +151,20 @@ impl Desk<'_> {
     }
 
     /// What a person may want to know before anything is done.
-    fn tell(&self, release: &Release<'_>) {
+    fn tell(&self, release: &Release<'_>, revision: &Result<Revision, String>) {
         for step in release.moved_by_others() {
             report::note(&format!(
                 "{} is not what the channel's record says: it is put right",
                 step.reference
             ));
         }
+        // of `stable`, the guard tells it
         let Owner::User(_) = self.owner else { return };
+        if let Err(why) = revision
+            && self.repository().is_there()
+        {
+            report::note(&format!("the channel's record does not tell the commit: {why}"));
+        }
         for stored in release.records().flatten() {
             let (last, me) = (&stored.record.writer, &self.writer);
             if (&last.user, &last.host) != (&me.user, &me.host) {
@@ -174,9 +177,13 @@ impl Desk<'_> {
         }
     }
 
+    fn repository(&self) -> Repository {
+        Repository::at(&self.manifest.folder)
+    }
+
     async fn revision(&self, plan: &Plan) -> Result<Revision, String> {
         let contexts: Vec<&Path> = plan.builds().map(|build| build.context.as_path()).collect();
-        Repository::at(&self.manifest.folder).revision(&contexts).await
+        self.repository().revision(&contexts).await
     }
 
     /// What is missing is said at once, before any build: the daemon, and the right to push.

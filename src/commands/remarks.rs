@@ -5,6 +5,7 @@ use std::env;
 use crate::channel::{ChannelName, Owner, Variant};
 use crate::cli::Common;
 use crate::manifest::Manifest;
+use crate::problem::printable;
 use crate::publish::Stored;
 use crate::reference::{ImageName, Registry};
 
@@ -14,16 +15,20 @@ pub struct Target<'t> {
     registry: &'t Registry,
     names_user: bool,
     names_registry: bool,
+    file: Option<String>,
 }
 
 impl<'t> Target<'t> {
     pub fn new(common: &Common, channels: &'t [ChannelName], registry: &'t Registry) -> Self {
         let named = common.registry.as_deref().filter(|named| !named.is_empty());
+        let file = common.file.as_deref().filter(|file| !file.as_os_str().is_empty());
+        let file = file.filter(|file| env::var_os("LATTICE_IMAGES_FILE").as_deref() != Some(file.as_os_str()));
         Self {
             channels,
             registry,
             names_user: common.user.is_some(),
             names_registry: named.is_some_and(|named| env::var("LATTICE_IMAGES_REGISTRY").as_deref() != Ok(named)),
+            file: file.map(|file| printable(&file.display().to_string())),
         }
     }
 
@@ -37,21 +42,19 @@ impl<'t> Target<'t> {
             Variant::Normal => "",
             Variant::Debug => " --debug",
         };
-        format!("lattice-images push-all{owner}{debug}{}", self.in_registry())
+        format!("lattice-images push-all{owner}{debug}{}", self.of_there())
     }
 
     fn cleaning(&self, channel: &ChannelName) -> String {
         let is_meant = !self.names_user && *channel.owner() != Owner::Stable && channel.variant() == Variant::Normal;
         let channel = if is_meant { String::new() } else { format!(" {channel}") };
-        format!("lattice-images channels clean{channel}{}", self.in_registry())
+        format!("lattice-images channels clean{channel}{}", self.of_there())
     }
 
-    fn in_registry(&self) -> String {
-        if self.names_registry {
-            format!(" --registry {}", self.registry)
-        } else {
-            String::new()
-        }
+    fn of_there(&self) -> String {
+        let registry = self.names_registry.then(|| format!(" --registry {}", self.registry));
+        let file = self.file.as_ref().map(|file| format!(" -f {file}"));
+        registry.unwrap_or_default() + &file.unwrap_or_default()
     }
 }
 
@@ -77,7 +80,7 @@ pub fn remarks(manifest: &Manifest, target: &Target<'_>, records: &[Stored]) -> 
         if !former.is_empty() {
             let (former, command) = (former.join(", "), target.cleaning(name));
             remarks.push(format!(
-                "{channel} has {former}, which the manifest no longer has: `{command}` removes it"
+                "{channel} has {former}, which the manifest no longer publishes: `{command}` removes it"
             ));
         }
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use anyhow::Error;
 use clap::ValueEnum as _;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::debug;
 
 use super::interrupt::Interrupt;
@@ -27,6 +26,7 @@ use crate::manifest::{self, Environment, Lookup, Manifest, Outline, Utilities, U
 use crate::plan::{self, Plan, Purpose, Request, Work};
 use crate::problem::{Problem, printable};
 use crate::proxy::Proxies;
+use crate::publish::{self, Channel, State};
 use crate::record::Writer;
 use crate::reference::{Digest, ImageName, Registry};
 use crate::registry::{Client, Memory, Options};
@@ -237,13 +237,34 @@ pub async fn turn(channels: &[String], writer: &Writer) -> Option<Lock> {
     lock.inspect_err(|error| debug!("{}: {error}", cache.display())).ok()
 }
 
-/// For what happens before there is a reporter.
-pub async fn show_notes(mut events: UnboundedReceiver<Event>) {
-    while let Some(event) = events.recv().await {
-        if let Event::Note { text, .. } = event {
-            report::note(&text);
+/// Does `work` where there is no reporter, and shows its notes.
+pub async fn noting<T>(work: impl AsyncFnOnce(&Events) -> T) -> T {
+    let (events, mut told) = Events::channel();
+    let work = Box::pin(async move {
+        let done = work(&events).await;
+        drop(events);
+        done
+    });
+    let show = async {
+        while let Some(event) = told.recv().await {
+            if let Event::Note { text, .. } = event {
+                report::note(&text);
+            }
         }
+    };
+    tokio::join!(work, show).0
+}
+
+/// The channel as it is, for who only looks: what was begun there and not ended is told, and left.
+pub async fn looked_at(channel: &Channel) -> Result<State, Problem> {
+    let state = channel.state().await?;
+    if publish::intent(channel, &state).await?.is_some() {
+        report::note(&format!(
+            "{} is being changed at this moment, or was interrupted",
+            channel.address()
+        ));
     }
+    Ok(state)
 }
 
 /// What comes before anything is begun ends with the first Ctrl-C.
@@ -271,7 +292,7 @@ pub async fn shown<T>(
     let logs = reporter.finish(events).await;
     match done {
         Some(done) => Ok((done, logs)),
-        None => Err(Problem::interrupted(" twice; what was begun may be left undone, and the next run finishes it").into()),
+        None => Err(Interrupt::left().into()),
     }
 }
 

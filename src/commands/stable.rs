@@ -48,7 +48,7 @@ pub async fn judge_copy(
         let published = published.and_then(|record| record.images.get(image));
         images.add(image.as_str(), &entry.platforms, &entry.unresolved, published);
     }
-    let sources = Sources::of(&repository, revision, branch, published, images).await;
+    let sources = Sources::of(&repository, revision, branch, &published.into_iter().collect::<Vec<_>>(), images).await;
     let mut violations = match sources.judge(branch, false) {
         Verdict::Violated(violations) => violations,
         Verdict::Clear | Verdict::Superseded(_) => Vec::new(),
@@ -76,7 +76,7 @@ pub async fn admit(
 ) -> Result<Admission, Error> {
     let in_ci = env::var("CI").is_ok_and(|value| value == "true");
     let branch = &manifest.stable.branch;
-    let record = release.records().flatten().next().map(|stored| &stored.record);
+    let records: Vec<&Record> = release.records().flatten().map(|stored| &stored.record).collect();
     let mut images = Images::default();
     for (index, published, _) in release.stands() {
         let step = &release.plan().steps[index];
@@ -87,8 +87,8 @@ pub async fn admit(
             published,
         );
     }
-    let sources = Sources::of(&Repository::at(&manifest.folder), revision.clone(), branch, record, images).await;
-    let newer = !matches!(sources.published, Some((_, Ancestry::Same)));
+    let sources = Sources::of(&Repository::at(&manifest.folder), revision.clone(), branch, &records, images).await;
+    let newer = sources.published.is_empty() || sources.published.iter().any(|(_, ancestry)| *ancestry != Ancestry::Same);
     match sources.judge(branch, in_ci) {
         Verdict::Superseded(by) => {
             report::result(format_args!("superseded by {}", by.as_str()));
@@ -103,12 +103,12 @@ pub async fn admit(
     }
     let changes: Vec<String> = release.to_publish().map(|step| step.reference.to_string()).collect();
     if !(changes.is_empty() || in_ci || push.yes) {
-        confirm(&changes)?;
+        confirm(&changes).await?;
     }
     Ok(Admission::Granted { newer })
 }
 
-fn confirm(changes: &[String]) -> Result<(), Problem> {
+async fn confirm(changes: &[String]) -> Result<(), Problem> {
     if !report::somebody_is_there() {
         return Err(
             Problem::usage("a push to the channel `stable` is to be confirmed, and there is no terminal to ask at")
@@ -116,7 +116,7 @@ fn confirm(changes: &[String]) -> Result<(), Problem> {
         );
     }
     let question = format!("These change:\n  {}\nPublish them to `stable`?", changes.join("\n  "));
-    if report::confirm(&question) {
+    if report::confirm(&question).await {
         Ok(())
     } else {
         Err(Problem::failed("not confirmed; nothing was done"))

@@ -7,7 +7,6 @@ use super::session::{self, Planned};
 use super::sources::sources;
 use crate::channel::Owner;
 use crate::cli::{Common, Variants};
-use crate::event::Events;
 use crate::fingerprint::{Parts, Print};
 use crate::plan::Purpose;
 use crate::problem::{Exit, Problem};
@@ -15,13 +14,9 @@ use crate::release::Release;
 use crate::report::{self, Stand};
 
 pub async fn status(common: &Common, variants: Variants, json: bool) -> Result<Exit, Error> {
-    match stand(common, variants, json).await {
-        Err(error) => match error.downcast::<Problem>() {
-            Ok(problem) => Err(problem.exiting(Exit::Usage).into()),
-            Err(other) => Err(other),
-        },
-        done => done,
-    }
+    stand(common, variants, json)
+        .await
+        .map_err(|error| Problem::could_not_tell(&error).into())
 }
 
 async fn stand(common: &Common, variants: Variants, json: bool) -> Result<Exit, Error> {
@@ -34,10 +29,9 @@ async fn stand(common: &Common, variants: Variants, json: bool) -> Result<Exit, 
     let docker = session::Docker::configured()?;
     let client = session::client(&docker, manifest.insecure_registries.clone())?;
     let contexts = session::contexts();
-    let (events, _receiver) = Events::channel();
     let taken = sources(&plan, &manifest, &docker, &client, &contexts);
     let stable = session::registry(common, || Ok(manifest.registry_of(&Owner::Stable).clone()))?;
-    let release = Release::compare(&plan, places(&owner, &registry, &stable, &client)?, taken, &events).await?;
+    let release = Release::compare(&plan, places(&owner, &registry, &stable, &client)?, taken, session::looked_at).await?;
     let cache = session::cache();
     let stands: Vec<Stand<'_>> = release
         .stands()

@@ -42,17 +42,17 @@ impl<'e> Outline<'e> {
         find(self.top()?, "insecure_registries").map_or(Ok(Vec::new()), |node| reader.hosts(node))
     }
 
-    /// The first image that is not known to stay in the daemon.
+    /// The images that are not known to stay in the daemon.
     ///
     /// # Errors
     /// As [`Self::names`].
-    pub fn example(&self) -> Result<Option<ImageName>, Problem> {
+    pub fn published(&self) -> Result<Vec<ImageName>, Problem> {
         let reader = self.reader();
         let stays = |entry: &Entry| match &entry.node.value {
             Value::Map(keys) => find(keys, "push").is_some_and(|node| matches!(reader.boolean(node, "push"), Ok(false))),
             _ => false,
         };
-        self.images()?.find(|entry| !stays(entry)).map(|entry| self.name(entry)).transpose()
+        self.images()?.filter(|entry| !stays(entry)).map(|entry| self.name(entry)).collect()
     }
 
     /// Where the channels of `owner` live.

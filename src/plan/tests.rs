@@ -1,4 +1,5 @@
 use super::*;
+use crate::channel::UserName;
 use crate::manifest::{Environment, FILE_NAME};
 use crate::reference::Registry;
 use std::fs;
@@ -25,7 +26,7 @@ fn manifest(images: &[(&str, &str, &str)]) -> Manifest {
 }
 
 fn planned(manifest: &Manifest, variants: &[Variant], images: &[&str], purpose: Purpose) -> Result<Plan, Problem> {
-    let owner = Owner::User("kevin".parse().expect("a name"));
+    let owner = Owner::User(UserName::clean("kevin").expect("a name"));
     let registry: Registry = "gcr.io/lattice-dev".parse().expect("valid");
     let images: Vec<_> = images.iter().map(|image| (*image).to_owned()).collect();
     plan(

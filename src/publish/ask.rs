@@ -3,8 +3,6 @@
 use futures_util::future::try_join_all;
 
 use super::channel::{Channel, State, staged_tag, tag};
-use super::repair;
-use crate::event::Events;
 use crate::fingerprint::Fingerprint;
 use crate::plan::{Plan, Step};
 use crate::problem::Problem;
@@ -21,12 +19,16 @@ pub struct Answers {
     latest: Vec<Option<Digest>>,
 }
 
-/// One request for each image that is published, and two for each channel, all at once.
+/// One request for each image that is published, and what `state_of` a channel takes, all at once.
 ///
 /// # Errors
 /// When the registry does not answer, or a channel has a record that this tool may not replace.
-pub async fn ask(plan: &Plan, channels: &[Channel], events: &Events) -> Result<Answers, Problem> {
-    let states = try_join_all(channels.iter().map(|channel| repair::settled(channel, events)));
+pub async fn ask(
+    plan: &Plan,
+    channels: &[Channel],
+    state_of: impl AsyncFn(&Channel) -> Result<State, Problem>,
+) -> Result<Answers, Problem> {
+    let states = try_join_all(channels.iter().map(|channel| state_of(channel)));
     let latest = try_join_all(plan.steps.iter().map(|step| latest(step, channels)));
     let (states, latest) = tokio::try_join!(states, latest)?;
     let mut answers = Answers { states, latest };

@@ -181,6 +181,11 @@ pub fn record_tag(sequence: u64, digest: &Digest) -> String {
     format!("r-{sequence}-{}", digest.short())
 }
 
+/// Whether a tag of a channel's home is one that records have there.
+pub(super) fn is_of_records(tag: &Tag) -> bool {
+    matches!(tag.as_str(), RECORD | NEXT) || tag.as_str().starts_with("r-")
+}
+
 #[must_use]
 pub fn tag(name: &str) -> Tag {
     name.parse().expect("a tag of ours is valid")
@@ -198,6 +203,18 @@ pub async fn keep(repository: &Remote, found: &Manifest, tags: &[Tag]) -> Result
     let kept = kept_tag(found.digest());
     try_join_all(iter::once(&kept).chain(tags).map(|tag| repository.put(tag, found))).await?;
     Ok(())
+}
+
+/// The same for what an earlier run has brought, and may not have come to keep.
+///
+/// # Errors
+/// As [`keep`].
+pub async fn keep_found(repository: &Remote, found: &Manifest) -> Result<(), Problem> {
+    match repository.head(&kept_tag(found.digest())).await? {
+        // it comes last
+        Some(_) => Ok(()),
+        None => keep(repository, found, &[]).await,
+    }
 }
 
 async fn keep_children(repository: &Remote, children: &[Manifest]) -> Result<(), Problem> {

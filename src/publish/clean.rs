@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream::{StreamExt, TryStreamExt};
 
-use super::channel::{Channel, NEXT, RECORD, State, Stored, children, configuration, manifest};
+use super::channel::{Channel, NEXT, RECORD, State, Stored, children, configuration, is_of_records, manifest, tag};
 use super::history::history;
 use super::repair::intent;
 use serde_json::Value;
 
 use crate::problem::Problem;
 use crate::reference::{Digest, ImageName, Tag};
-use crate::registry::{Deleted, Remote};
+use crate::registry::{Deleted, Manifest, Remote};
 
 /// What is younger may belong to a push that has not come to its record yet.
 const YOUNG: TimeDelta = TimeDelta::days(1);
@@ -23,8 +23,43 @@ const LARGEST_CONFIGURATION: usize = 4 << 20;
 #[derive(Clone, Debug)]
 pub struct Garbage {
     pub repository: Remote,
-    pub digest: Digest,
     pub tags: BTreeSet<Tag>,
+    manifest: Manifest,
+    /// Should one of these tags come to name it, it stays.
+    living: &'static [&'static str],
+}
+
+impl Garbage {
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        self.manifest.digest()
+    }
+
+    /// Whether both are the same manifest of one repository.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.repository.repository() == other.repository.repository() && self.digest() == other.digest()
+    }
+
+    async fn lives(&self) -> Result<bool, Problem> {
+        for name in self.living {
+            let named = self.repository.head(&tag(name)).await?;
+            if named.is_some_and(|named| named.digest == *self.digest()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Tags first, where the registry takes single tags, then the manifest with what tags it still has.
+    async fn take_away(&self) -> Result<Deleted, Problem> {
+        for tag in &self.tags {
+            if !matches!(self.repository.delete(tag).await?, Deleted::Gone) {
+                break;
+            }
+        }
+        Ok(self.repository.delete(self.digest()).await?)
+    }
 }
 
 /// What came of taking it away.
@@ -49,11 +84,11 @@ pub async fn garbage(channel: &Channel, state: State, keep: usize, images: &BTre
             entry.into_iter().chain(stored.record.before.get(image).cloned().flatten())
         });
         let is_in_channel = records.first().is_none_or(|stored| stored.record.images.contains_key(image));
-        let living: &[&str] = if is_in_channel { &["latest"] } else { &[] };
-        garbage.extend(unnamed(channel.repository(image)?, named.collect(), living).await?);
+        let living: &[_] = if is_in_channel { &["latest"] } else { &[] };
+        garbage.extend(unnamed(tagged(&channel.repository(image)?).await?, named.collect(), living).await?);
     }
     let kept = records.iter().map(|stored| stored.manifest.digest().clone()).collect();
-    garbage.extend(unnamed(channel.home().clone(), kept, &[RECORD, NEXT]).await?);
+    garbage.extend(unnamed(self::records(channel).await?, kept, &[RECORD, NEXT]).await?);
     Ok(garbage)
 }
 
@@ -67,24 +102,29 @@ pub async fn everything(channel: &Channel, images: &BTreeSet<ImageName>) -> Resu
         all.extend(tagged(&channel.repository(image)?).await?);
     }
     // what tells of the channel goes last
-    all.extend(tagged(channel.home()).await?);
+    all.extend(records(channel).await?);
     Ok(all)
 }
 
-async fn unnamed(repository: Remote, mut kept: BTreeSet<Digest>, living: &[&str]) -> Result<Vec<Garbage>, Problem> {
-    let all = tagged(&repository).await?;
+/// What lies in the channel's home under the names of records: else that is no home, but another channel's image.
+async fn records(channel: &Channel) -> Result<Vec<Garbage>, Problem> {
+    let all = tagged(channel.home()).await?;
+    let is_record = |garbage: &Garbage| garbage.tags.iter().all(is_of_records);
+    Ok(all.into_iter().filter(is_record).collect())
+}
+
+async fn unnamed(all: Vec<Garbage>, mut kept: BTreeSet<Digest>, living: &'static [&str]) -> Result<Vec<Garbage>, Problem> {
     let lives = |garbage: &&Garbage| garbage.tags.iter().any(|tag| living.contains(&tag.as_str()));
-    kept.extend(all.iter().filter(lives).map(|garbage| garbage.digest.clone()));
-    for digest in kept.clone() {
-        if all.iter().any(|garbage| garbage.digest == digest) {
-            kept.extend(children(&manifest(&repository, &digest).await?));
-        }
-    }
-    let candidates = all.into_iter().filter(|garbage| !kept.contains(&garbage.digest));
+    kept.extend(all.iter().filter(lives).map(|garbage| garbage.digest().clone()));
+    let standing = all.iter().filter(|garbage| kept.contains(garbage.digest()));
+    let below: Vec<Digest> = standing.flat_map(|garbage| children(&garbage.manifest)).collect();
+    kept.extend(below);
+    let candidates = all.into_iter().filter(|garbage| !kept.contains(garbage.digest()));
     let old = futures_util::stream::iter(candidates)
         .map(|garbage| async move {
             let made = made(&garbage).await?;
-            Ok::<_, Problem>(made.is_some_and(|made| Utc::now() - made > YOUNG).then_some(garbage))
+            let is_old = made.is_some_and(|made| Utc::now() - made > YOUNG);
+            Ok::<_, Problem>(is_old.then_some(Garbage { living, ..garbage }))
         })
         .buffer_unordered(AT_ONCE)
         .try_collect::<Vec<_>>()
@@ -109,18 +149,24 @@ async fn tagged(repository: &Remote) -> Result<Vec<Garbage>, Problem> {
     for (digest, tag) in found.into_iter().flatten() {
         tags.entry(digest).or_default().insert(tag);
     }
-    let tagged = tags.into_iter().map(|(digest, tags)| Garbage {
-        repository: repository.clone(),
-        digest,
-        tags,
-    });
-    Ok(tagged.collect())
+    futures_util::stream::iter(tags)
+        .map(|(digest, tags)| async move {
+            Ok(Garbage {
+                manifest: manifest(repository, &digest).await?,
+                repository: repository.clone(),
+                tags,
+                living: &[],
+            })
+        })
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await
 }
 
 /// When it was made, as far as it says so: a registry does not tell when it was pushed. What does not say is kept.
 async fn made(garbage: &Garbage) -> Result<Option<DateTime<Utc>>, Problem> {
     let repository = &garbage.repository;
-    let mut found = manifest(repository, &garbage.digest).await?;
+    let mut found = garbage.manifest.clone();
     if let Some(first) = children(&found).first() {
         found = manifest(repository, first).await?;
     }
@@ -136,19 +182,18 @@ async fn made(garbage: &Garbage) -> Result<Option<DateTime<Utc>>, Problem> {
     Ok(configuration["created"].as_str().and_then(|time| time.parse().ok()))
 }
 
-/// Takes it away: tags first, where the registry takes single tags, then the manifests with what tags they still have.
+/// Takes it away: indexes before what they name, since some registries let nothing go that an index still names.
 ///
 /// # Errors
 /// When the registry does not answer.
 pub async fn sweep(garbage: &[Garbage]) -> Result<Swept, Problem> {
     let mut swept = Swept::default();
-    for Garbage { repository, digest, tags } in garbage {
-        for tag in tags {
-            if !matches!(repository.delete(tag).await?, Deleted::Gone) {
-                break;
-            }
+    let (indexes, images): (Vec<_>, Vec<_>) = garbage.iter().partition(|garbage| !children(&garbage.manifest).is_empty());
+    for garbage in indexes.into_iter().chain(images) {
+        if garbage.lives().await? {
+            continue;
         }
-        match repository.delete(digest).await? {
+        match garbage.take_away().await? {
             Deleted::Gone | Deleted::WasNotThere => swept.gone += 1,
             Deleted::Refused(words) => {
                 swept.refused = Some(words);

@@ -12,6 +12,7 @@ use tracing::Instrument;
 
 use super::channel::{Channel, NEXT, RECORD, State, Stored, manifest, record_tag, tag};
 use super::repair;
+use crate::channel::Owner;
 use crate::event::Events;
 use crate::git::Revision;
 use crate::problem::Problem;
@@ -46,7 +47,8 @@ pub async fn commit(changes: &[Change], writer: &Writer, cancel: &CancellationTo
     let mut attempts = 1..=ATTEMPTS;
     loop {
         let last = attempts.next() == Some(ATTEMPTS);
-        match attempt(changes, writer, cancel, events).await {
+        // an intent is judged by its age, however long there was built before
+        match attempt(changes, &writer.now(), cancel, events).await {
             Err(Stop::Overtaken) if !last => {}
             Err(Stop::Overtaken) => {
                 return Err(as_it_was(
@@ -141,18 +143,18 @@ struct Flip {
 
 impl<'c> Move<'c> {
     async fn prepare(change: &'c Change, changes: &[Change], writer: &Writer, events: &Events) -> Result<Self, Problem> {
-        let flips = || {
+        let look = || {
             let images = change.images.iter();
             try_join_all(images.map(|(image, entry)| Flip::prepare(change, image, &entry.digest)))
         };
-        let (state, mut prepared) = tokio::try_join!(repair::settled(&change.channel, events), flips())?;
-        if state.next != change.seen.next {
-            // it was changed in between
-            prepared = flips().await?;
+        let (mut state, mut flips) = tokio::try_join!(change.channel.state(), look())?;
+        if state.next != change.seen.next || repair::intent(&change.channel, &state).await?.is_some() {
+            // it was changed in between, or is just being changed
+            state = repair::settled(&change.channel, events).await?;
+            flips = look().await?;
         }
         let base = state.record;
         refuse_conflict(change, base.as_ref())?;
-        let mut flips: Vec<Flip> = prepared.into_iter().flatten().collect();
         let record = coming(change, changes, base.as_ref(), &flips, writer);
         let (intent, _) = tokio::try_join!(
             change.channel.upload(&record),
@@ -181,6 +183,25 @@ impl<'c> Move<'c> {
         Ok(record.map(|record| record.digest) == self.base.as_ref().map(|base| base.manifest.digest().clone()))
     }
 
+    /// Whether the intent still stands, and nobody has put another record below it.
+    async fn stands(&self) -> Result<bool, Problem> {
+        let (announced, on_its_base) = tokio::try_join!(self.is_announced(), self.is_on_its_base())?;
+        Ok(announced && on_its_base)
+    }
+
+    /// Leaves the channel to those who came in between: what stands is theirs, or what was before.
+    async fn give_way(&self) -> Result<(), Problem> {
+        let announced = self.is_announced().await?;
+        let theirs = if announced { None } else { repair::standing(self.channel()).await? };
+        for flip in &self.flips {
+            match theirs.as_ref().and_then(|theirs| theirs.images.get(&flip.image)) {
+                Some(entry) => repair::point_latest(self.channel(), &flip.image, &entry.digest).await?,
+                None => drop(flip.undo().await?),
+            }
+        }
+        if announced { withdraw(self.channel()).await } else { Ok(()) }
+    }
+
     /// Puts the record under its names. From then on the act is history.
     async fn keep(&self) -> Result<(), Problem> {
         let name = record_tag(self.record.sequence, self.intent.digest());
@@ -197,8 +218,7 @@ impl<'c> Move<'c> {
 }
 
 impl Flip {
-    /// None where `latest` has the digest already.
-    async fn prepare(change: &Change, image: &ImageName, digest: &Digest) -> Result<Option<Self>, Problem> {
+    async fn prepare(change: &Change, image: &ImageName, digest: &Digest) -> Result<Self, Problem> {
         let channel = &change.channel;
         let reference = channel.name.reference(&channel.registry, image)?;
         let repository = channel.repository(image)?;
@@ -210,25 +230,26 @@ impl Flip {
             }
         };
         let (to, before) = tokio::join!(to, repository.head(reference.tag()));
-        let (to, before) = (to?, before?.map(|before| before.digest));
-        if before.as_ref() == Some(digest) {
-            return Ok(None);
-        }
-        Ok(Some(Self {
+        Ok(Self {
             image: image.clone(),
             reference,
             repository,
-            to,
-            before,
+            to: to?,
+            before: before?.map(|before| before.digest),
             to_put_back: None,
-        }))
+        })
     }
 
     async fn fetch_before(&mut self) -> Result<(), Problem> {
-        if let Some(before) = &self.before {
+        if let Some(before) = self.before.as_ref().filter(|_| self.moves()) {
             self.to_put_back = self.repository.get(before).await?;
         }
         Ok(())
+    }
+
+    /// False where `latest` has been what it is to be.
+    fn moves(&self) -> bool {
+        self.before.as_ref() != Some(self.to.digest())
     }
 
     async fn latest(&self) -> Result<Option<Digest>, Problem> {
@@ -242,7 +263,7 @@ impl Flip {
 
     /// Makes `latest` what it was, if it is ours. False where it did not exist and the registry cannot take a tag away.
     async fn undo(&self) -> Result<bool, Problem> {
-        if self.latest().await?.as_ref() != Some(self.to.digest()) {
+        if !self.moves() || self.latest().await?.as_ref() != Some(self.to.digest()) {
             return Ok(true);
         }
         match &self.to_put_back {
@@ -261,6 +282,19 @@ fn refuse_conflict(change: &Change, base: Option<&Stored>) -> Result<(), Problem
     if change.seen.digest() == Some(base.manifest.digest()) {
         return Ok(());
     }
+    let Writer { user, host, at, .. } = &base.record.writer;
+    let meanwhile = |what: &str| {
+        Problem::failed(format!(
+            "{user} on {host} published {what} to {} meanwhile (record {}, {at})",
+            change.channel.address(),
+            base.record.sequence
+        ))
+    };
+    let revision = |record: &Record| record.revision.as_ref().map(|revision| revision.commit.clone());
+    // the guard has judged by what was published then
+    if *change.channel.name.owner() == Owner::Stable && revision(&base.record) != change.seen.record().and_then(revision) {
+        return Err(meanwhile("from other sources").hint("run again, so that this is judged by what is published now"));
+    }
     let was = |image: &ImageName| change.seen.record.as_ref().and_then(|seen| seen.record.images.get(image));
     let conflict = change.images.iter().find(|(image, entry)| {
         let is = base.record.images.get(*image).map(|is| &is.digest);
@@ -268,15 +302,7 @@ fn refuse_conflict(change: &Change, base: Option<&Stored>) -> Result<(), Problem
     });
     match conflict {
         None => Ok(()),
-        Some((image, _)) => {
-            let Writer { user, host, at, .. } = &base.record.writer;
-            Err(Problem::failed(format!(
-                "{user} on {host} published `{image}` to {} meanwhile (record {}, {at})",
-                change.channel.address(),
-                base.record.sequence
-            ))
-            .hint("run again to publish over it"))
-        }
+        Some((image, _)) => Err(meanwhile(&format!("`{image}`")).hint("run again to publish over it")),
     }
 }
 
@@ -286,7 +312,8 @@ fn coming(change: &Change, changes: &[Change], base: Option<&Stored>, flips: &[F
     let mut images = base.map(|base| base.record.images.clone()).unwrap_or_default();
     images.retain(|image, _| !change.removed.contains(image));
     images.extend(change.images.clone());
-    let before = flips.iter().map(|flip| (flip.image.clone(), flip.before.clone()));
+    let moved = flips.iter().filter(|flip| flip.moves());
+    let before = moved.map(|flip| (flip.image.clone(), flip.before.clone()));
     Record {
         format: FORMAT,
         sequence: base.map_or(0, |base| base.record.sequence) + 1,
@@ -308,11 +335,7 @@ fn coming(change: &Change, changes: &[Change], base: Option<&Stored>, flips: &[F
 /// Says what is coming, for all channels before anything moves, and looks that nobody else has said so at the same time.
 async fn announce(moves: &[Move<'_>]) -> Result<(), Stop> {
     try_join_all(moves.iter().map(|act| act.channel().tag(NEXT, &act.intent))).await?;
-    let stand = try_join_all(moves.iter().map(async |act| {
-        let (announced, on_its_base) = tokio::try_join!(act.is_announced(), act.is_on_its_base())?;
-        Ok::<_, Problem>(announced && on_its_base)
-    }));
-    if stand.await?.contains(&false) {
+    if try_join_all(moves.iter().map(Move::stands)).await?.contains(&false) {
         let _ = close(moves).await;
         return Err(Stop::Overtaken);
     }
@@ -323,16 +346,16 @@ async fn announce(moves: &[Move<'_>]) -> Result<(), Stop> {
 async fn close(moves: &[Move<'_>]) -> Result<(), Problem> {
     for act in moves {
         if act.is_announced().await? {
-            withdraw(act.channel(), act.base.as_ref()).await?;
+            withdraw(act.channel()).await?;
         }
     }
     Ok(())
 }
 
 /// Makes the intent what the record is. Where there is no record, it becomes one of nothing, with the number 0.
-pub(super) async fn withdraw(channel: &Channel, base: Option<&Stored>) -> Result<(), Problem> {
-    if let Some(base) = base {
-        return channel.tag(NEXT, &base.manifest).await;
+pub(super) async fn withdraw(channel: &Channel) -> Result<(), Problem> {
+    if let Some(record) = channel.stored(RECORD).await? {
+        return channel.tag(NEXT, &record.manifest).await;
     }
     let nothing = Record {
         format: FORMAT,
@@ -358,7 +381,7 @@ async fn flip(moves: &[Move<'_>], cancel: &CancellationToken) -> Result<(), Stop
         if cancel.is_cancelled() {
             return Err(Problem::interrupted(""));
         }
-        flip.put(&flip.to).await
+        if flip.moves() { flip.put(&flip.to).await } else { Ok(()) }
     }))
     .await;
     flipped.into_iter().collect::<Result<(), Problem>>()?;
@@ -367,15 +390,14 @@ async fn flip(moves: &[Move<'_>], cancel: &CancellationToken) -> Result<(), Stop
 
 /// Another machine may have begun in the same instant. The intent that stands decides whose images stay.
 async fn settle(moves: &[Move<'_>]) -> Result<(), Stop> {
+    let mut stray = None;
     for _ in 0..ATTEMPTS {
         let flips: Vec<&Flip> = moves.iter().flat_map(|act| &act.flips).collect();
-        let announced = try_join_all(moves.iter().map(Move::is_announced));
+        let stand = try_join_all(moves.iter().map(Move::stands));
         let latest = try_join_all(flips.iter().map(|flip| flip.latest()));
-        let (announced, latest) = tokio::try_join!(announced, latest)?;
-        if announced.contains(&false) {
-            for act in moves {
-                repair::yield_to_others(act.channel(), act.flips.iter().map(|flip| &flip.image)).await?;
-            }
+        let (stand, latest) = tokio::try_join!(stand, latest)?;
+        if stand.contains(&false) {
+            try_join_all(moves.iter().map(Move::give_way)).await?;
             return Err(Stop::Overtaken);
         }
         let strays: Vec<_> = flips
@@ -383,12 +405,15 @@ async fn settle(moves: &[Move<'_>]) -> Result<(), Stop> {
             .zip(latest)
             .filter(|(flip, latest)| latest.as_ref() != Some(flip.to.digest()))
             .collect();
-        if strays.is_empty() {
-            return Ok(());
-        }
+        let Some((first, _)) = strays.first() else { return Ok(()) };
+        stray = Some(first.reference.to_string());
         try_join_all(strays.into_iter().map(|(flip, _)| flip.put(&flip.to))).await?;
     }
-    Err(Stop::Overtaken)
+    let stray = stray.unwrap_or_default();
+    Err(Problem::failed(format!(
+        "{stray} does not stay what it is made: something else pushes it, or the registry answers late"
+    ))
+    .into())
 }
 
 async fn put_back(moves: &[Move<'_>], changes: &[Change], error: &Problem) -> Problem {

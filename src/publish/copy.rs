@@ -27,16 +27,15 @@ pub async fn copy(
     events: &Events,
 ) -> Result<Change, Problem> {
     let ((from, source), (to, seen)) = (from, to);
-    let is_there = |image: &ImageName, entry: &Entry| {
-        let record = seen.record.as_ref().map(|stored| &stored.record.images);
-        record
-            .and_then(|images| images.get(image))
-            .is_some_and(|is| is.digest == entry.digest)
-    };
     let entries = held
         .iter()
         .filter_map(|(image, held)| Some((image.clone(), entry_of(held, writer)?)));
-    let images: BTreeMap<ImageName, Entry> = entries.filter(|(image, entry)| !is_there(image, entry)).collect();
+    let mut images: BTreeMap<ImageName, Entry> = entries.collect();
+    let there = super::held(to, &seen, images.keys().cloned()).await?;
+    images.retain(|image, entry| {
+        let there = there.get(image);
+        !there.is_some_and(|there| there.is_as_recorded() && there.latest.as_ref() == Some(&entry.digest))
+    });
     let at_hand = futures_util::stream::iter(&images)
         .map(|(image, entry)| async move {
             events.send(Event::Copying {

@@ -126,6 +126,19 @@ pub fn back_to(target: &Record, now: &Record) -> (BTreeMap<ImageName, Entry>, BT
     )
 }
 
+/// Which of these images are not the channel's `latest`, whoever moved it.
+///
+/// # Errors
+/// When the registry does not answer.
+pub async fn strayed(channel: &Channel, images: &BTreeMap<ImageName, Entry>) -> Result<BTreeMap<ImageName, Entry>, Problem> {
+    let asked = images.iter().map(async |(image, entry)| {
+        let latest = channel.repository(image)?.head(&Tag::latest()).await?;
+        let strayed = latest.is_none_or(|latest| latest.digest != entry.digest);
+        Ok::<_, Problem>(strayed.then(|| (image.clone(), entry.clone())))
+    });
+    Ok(try_join_all(asked).await?.into_iter().flatten().collect())
+}
+
 /// Which of these digests the registry has no more.
 ///
 /// # Errors

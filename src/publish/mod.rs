@@ -10,10 +10,12 @@ mod list;
 mod repair;
 
 pub use ask::{Answers, Offer, Standing, ask, look_up};
-pub use channel::{Channel, IN_PROGRESS, State, Stored, configuration, copy_image, keep, manifest, record_tag, staged_tag, tag};
+pub use channel::{
+    Channel, IN_PROGRESS, State, Stored, configuration, copy_image, keep, keep_found, manifest, record_tag, staged_tag, tag,
+};
 pub use clean::{Garbage, Swept, everything, garbage, sweep};
 pub use commit::{Change, commit};
 pub use copy::copy;
-pub use history::{Difference, Held, back_to, differences, held, history, missing, record_of};
+pub use history::{Difference, Held, back_to, differences, held, history, missing, record_of, strayed};
 pub use list::list;
 pub use repair::{intent, is_gone, settled};

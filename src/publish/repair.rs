@@ -12,13 +12,13 @@ use super::commit::withdraw;
 use crate::event::Events;
 use crate::machine;
 use crate::problem::Problem;
-use crate::record::Writer;
+use crate::record::{Record, Writer};
 use crate::reference::{Digest, ImageName, Tag};
 
 /// The window of the flips is shorter than a few of these.
 const A_MOMENT: Duration = Duration::from_millis(500);
 const MOMENTS: u32 = 20;
-/// A writer of another machine is given up after this time.
+/// An intent is given up after this time, wherever it is from.
 const PATIENCE: TimeDelta = TimeDelta::minutes(10);
 
 /// The channel's state, when nobody is within changing it.
@@ -65,27 +65,23 @@ pub async fn intent(channel: &Channel, state: &State) -> Result<Option<Stored>, 
 
 #[must_use]
 pub fn is_gone(writer: &Writer) -> bool {
-    if writer.host == machine::host() {
-        return match i32::try_from(writer.pid).ok().and_then(Pid::from_raw) {
-            // another run of this process cannot be within its window
-            Some(pid) => writer.pid == std::process::id() || test_kill_process(pid) == Err(Errno::SRCH),
-            None => true,
-        };
-    }
-    Utc::now() - writer.at > PATIENCE
+    let is_of_here = match (&writer.pids_of, machine::pids()) {
+        (Some(theirs), Some(ours)) => *theirs == ours,
+        _ => writer.host == machine::host(),
+    };
+    let has_ended = || match i32::try_from(writer.pid).ok().and_then(Pid::from_raw) {
+        // another run of this process cannot be within its window
+        Some(pid) => writer.pid == std::process::id() || test_kill_process(pid) == Err(Errno::SRCH),
+        None => true,
+    };
+    Utc::now() - writer.at > PATIENCE || (is_of_here && has_ended())
 }
 
-/// Makes `latest` of these images what the intent that stands, or else the record, says.
-pub(super) async fn yield_to_others(channel: &Channel, images: impl Iterator<Item = &ImageName>) -> Result<(), Problem> {
+/// The intent that stands, or else the record.
+pub(super) async fn standing(channel: &Channel) -> Result<Option<Record>, Problem> {
     let state = channel.state().await?;
-    let standing = match intent(channel, &state).await? {
-        Some(intent) => Some(intent),
-        None => state.record,
-    };
-    let Some(standing) = standing else { return Ok(()) };
-    let theirs = images.filter_map(|image| Some((image, &standing.record.images.get(image)?.digest)));
-    try_join_all(theirs.map(|(image, digest)| point_latest(channel, image, digest))).await?;
-    Ok(())
+    let intent = intent(channel, &state).await?;
+    Ok(intent.or(state.record).map(|stored| stored.record))
 }
 
 /// An act that was begun and not ended, on one channel or on the two that it names.
@@ -197,11 +193,11 @@ impl Half {
                 }
             }
         }
-        withdraw(&self.channel, self.base.as_ref()).await
+        withdraw(&self.channel).await
     }
 }
 
-async fn point_latest(channel: &Channel, image: &ImageName, digest: &Digest) -> Result<(), Problem> {
+pub(super) async fn point_latest(channel: &Channel, image: &ImageName, digest: &Digest) -> Result<(), Problem> {
     let repository = channel.repository(image)?;
     if repository.head(&Tag::latest()).await?.is_some_and(|is| is.digest == *digest) {
         return Ok(());

@@ -20,7 +20,9 @@ use crate::git::Revision;
 use crate::layers::Layers;
 use crate::plan::Work;
 use crate::problem::Problem;
-use crate::publish::{Change, IN_PROGRESS, Offer, Standing, Stored, commit, configuration, copy_image, keep, manifest, staged_tag, tag};
+use crate::publish::{
+    Change, IN_PROGRESS, Offer, Standing, Stored, commit, configuration, copy_image, keep, keep_found, manifest, staged_tag, tag,
+};
 use crate::record::{Act, Entry, Writer};
 use crate::reference::{Digest, Reference, Tag};
 use crate::registry::Manifest;
@@ -155,6 +157,7 @@ impl<'p> Carrying<'p, '_> {
                 Ok(published(digest, manifest.as_ref()))
             }
             Standing::Staged(manifest) => {
+                keep_found(&release.places.of(step.variant).repository(&step.image)?, manifest).await?;
                 settled(Settled::BuiltBefore);
                 self.manifests.borrow_mut().insert(index, manifest.clone());
                 Ok(published(manifest.digest(), Some(manifest)))

@@ -18,7 +18,7 @@ use crate::event::Events;
 use crate::fingerprint::{Fingerprint, Print};
 use crate::plan::{Plan, Step};
 use crate::problem::Problem;
-use crate::publish::{self, Answers, Channel, Offer, Standing, Stored, look_up};
+use crate::publish::{self, Answers, Channel, Offer, Standing, State, Stored, look_up};
 use crate::record::Entry;
 use crate::reference::Digest;
 use crate::resolve::{Base, Source};
@@ -116,7 +116,8 @@ impl<'p> Release<'p> {
         anew: bool,
         events: &Events,
     ) -> Result<Self, Error> {
-        let mut release = Self::compare(plan, places, sources, events).await?;
+        let settled = async |channel: &Channel| publish::settled(channel, events).await;
+        let mut release = Self::compare(plan, places, sources, settled).await?;
         if anew {
             release.standing.fill(Standing::Missing);
         } else {
@@ -129,7 +130,7 @@ impl<'p> Release<'p> {
         Ok(release)
     }
 
-    /// Asks the registry only what the channels hold.
+    /// Asks the registry only what the channels hold; each has the state that `state_of` finds.
     ///
     /// # Errors
     /// As [`Self::look`].
@@ -137,10 +138,10 @@ impl<'p> Release<'p> {
         plan: &'p Plan,
         places: Places,
         sources: impl Future<Output = Result<Sources, Error>>,
-        events: &Events,
+        state_of: impl AsyncFn(&Channel) -> Result<State, Problem>,
     ) -> Result<Self, Error> {
         let channels = places.published(plan);
-        let asking = async { publish::ask(plan, &channels, events).await.map_err(Error::from) };
+        let asking = async { publish::ask(plan, &channels, state_of).await.map_err(Error::from) };
         let (answers, sources) = tokio::try_join!(asking.instrument(timing::part("ask the registry")), sources)?;
         let standing = plan.steps.iter().enumerate().map(|(index, step)| {
             let up_to_date = answers.up_to_date(plan, index, &sources.prints[index].fingerprint);

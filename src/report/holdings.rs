@@ -189,14 +189,14 @@ pub fn committed(records: &[Stored]) {
 
 pub fn to_remove(former: &BTreeSet<ImageName>, garbage: &[Garbage]) {
     for image in former {
-        result(format_args!("{image}: no longer in the manifest"));
+        result(format_args!("{image}: the manifest no longer publishes it"));
     }
     for garbage in garbage {
         let tags: Vec<_> = garbage.tags.iter().map(Tag::as_str).collect();
         result(format_args!(
             "{}@{} ({})",
             garbage.repository.repository(),
-            garbage.digest,
+            garbage.digest(),
             tags.join(", ")
         ));
     }

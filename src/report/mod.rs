@@ -29,6 +29,7 @@ pub use timings::{Recorder, timings};
 
 use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Error;
@@ -117,23 +118,70 @@ pub fn somebody_is_there() -> bool {
 }
 
 /// Asks; anything but a yes is a no.
-#[must_use]
-pub fn confirm(question: &str) -> bool {
-    let mut stderr = anstream::stderr().lock();
+pub async fn confirm(question: &str) -> bool {
+    let mut stderr = anstream::stderr();
     let _ = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
-    let mut answer = String::new();
-    let _ = io::stdin().lock().read_line(&mut answer);
+    // elsewhere, so that an interrupt is heard while nobody answers
+    let answer = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        let _ = io::stdin().lock().read_line(&mut answer);
+        answer
+    });
+    let answer = answer.await.unwrap_or_default();
     matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
-/// A line of the result. A reader that has gone away, as in `| head`, is no failure.
+/// A line of the result.
 pub fn result(line: impl Display) {
-    let _ = writeln!(anstream::stdout().lock(), "{line}");
+    written(writeln!(anstream::stdout().lock(), "{line}"));
 }
 
 /// Text that is the whole result.
 pub fn text(text: &[u8]) {
-    let _ = io::stdout().lock().write_all(text);
+    let mut stdout = io::stdout().lock();
+    written(stdout.write_all(text).and_then(|()| stdout.flush()));
+}
+
+static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
+
+/// A reader that has gone away, as in `| head`, is no failure.
+fn written(done: io::Result<()>) {
+    if let Err(error) = done
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = UNWRITTEN.set(error);
+    }
+}
+
+/// # Errors
+/// When a result could not be written.
+pub fn delivered() -> Result<(), Error> {
+    match UNWRITTEN.get() {
+        Some(error) => Err(Problem::failed(format!("the result could not be written: {error}")).into()),
+        None => Ok(()),
+    }
+}
+
+/// What `-v` tells of the trace: a writer of whole lines.
+#[derive(Debug)]
+pub struct Details;
+
+impl Write for Details {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        String::from_utf8_lossy(lines).lines().for_each(detail);
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn detail(line: &str) {
+    match form::chosen() {
+        Form::Json => json::note(line),
+        _ => status(line),
+    }
 }
 
 fn status(line: impl Display) {

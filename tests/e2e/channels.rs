@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::registry::OwnRegistry;
 use crate::support::{PROGRAM, Project, Ran};
 
 fn without_a_manifest() -> Project {
@@ -146,6 +147,48 @@ fn names_that_would_write_into_another_channel_are_refused() {
         .run(&["push-all", "--registry", "https://gcr.io/x"])
         .ended(2)
         .says(&["without a scheme", "HOST/PATH"]);
+}
+
+#[test]
+fn a_channel_that_is_anothers_image_is_refused() {
+    let registry = OwnRegistry::that_deletes();
+    let project = Project::in_registry("images: { api: { context: api } }", &registry.host)
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("api/data", "one");
+    project.run(&["push-all"]).ok();
+    let aged = project.registry.put_aged("kevin-api", "latest");
+    let writes = [
+        &["channels", "delete", "kevin-api", "--yes"][..],
+        &["channels", "clean", "kevin-api", "--yes"],
+        &["channels", "copy", "kevin", "kevin-api"],
+        &["channels", "rollback", "kevin-api"],
+    ];
+    for write in writes {
+        project.run(write).ended(2).says(&[
+            "`kevin-api` is no channel",
+            "is where the image `api` of the channel `kevin` lives",
+            "channels list",
+        ]);
+    }
+    // without a manifest nothing tells its name, and what is there is no record
+    std::fs::remove_file(project.path("images.yaml")).expect("removed");
+    project.run(writes[0]).ended(1).says(&["there is no channel"]);
+    project.run(writes[1]).ok();
+    assert_eq!(project.registry.digest("kevin-api"), Some(aged));
+    project
+        .run(&["channels", "show", "Kevin"])
+        .ended(2)
+        .says(&["`Kevin` is no channel: it may hold lower-case letters", "channels list"]);
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    let project = without_a_manifest();
+    for arguments in [&["channels", "env"][..], &["schema"], &["completions", "bash"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("opened");
+        let ran = project.command(".", arguments).stdout(full).output().expect("runs");
+        Ran::of(ran).ended(1).says(&["the result could not be written", "No space left"]);
+    }
 }
 
 #[test]

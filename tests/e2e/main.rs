@@ -16,6 +16,7 @@ mod ignore;
 mod interrupt;
 mod job;
 mod keys;
+mod meanwhile;
 mod progress;
 mod proxies;
 mod proxy;

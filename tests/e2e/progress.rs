@@ -97,6 +97,24 @@ fn json_tells_of_a_whole_run() {
 }
 
 #[test]
+fn details_are_notes_in_json_and_nothing_of_a_quiet_run() {
+    let project = Project::of_images(&["api"]);
+    let ran = project.run(&["push-all", "-v", "--progress", "json"]).ok();
+    let lines = json_lines(&ran.stderr);
+    let tells = |part: &str| {
+        let mut notes = lines.iter().filter(|line| line["event"] == "note");
+        notes.any(|note| note["text"].as_str().expect("text").contains(part))
+    };
+    assert!(tells(" s ask the registry") && tells("DEBUG "), "{}", ran.stderr);
+    for other in [&["-v"][..], &["--progress", "json"]] {
+        project
+            .run(&[&["push-all", "-q"], other].concat())
+            .ended(2)
+            .says(&["cannot be used with"]);
+    }
+}
+
+#[test]
 fn json_tells_of_failures() {
     let project = Project::new("images:\n  base: { context: base }\n  api: { context: api }\n  web: { context: api }\n")
         .file("base/Dockerfile", "FROM scratch\nCOPY nothing-here /x\n")

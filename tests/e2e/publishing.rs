@@ -2,16 +2,11 @@
 
 use std::fs;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use lattice_images::reference::{Digest, Repository, Tag};
-use lattice_images::registry::Manifest;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::front::{Act, Front};
 use crate::registry::OwnRegistry;
-use crate::server;
 use crate::support::{NOWHERE, Project, Ran, provided};
 use crate::terminal::Terminal;
 
@@ -169,7 +164,7 @@ fn a_record_of_a_newer_format_is_not_written_over() {
     project.run(&["push-all"]).ok();
     let mut record = shown(&project, "kevin")["record"].clone();
     record["format"] = 99.into();
-    let newer = put_record(&project, "record", &record);
+    let newer = project.registry.put_record("kevin", "record", &record);
     project.write("api/data", "two");
     for arguments in [
         &["push-all"][..],
@@ -200,14 +195,15 @@ fn an_intent_of_another_machine_is_waited_for_and_taken_over_after_ten_minutes()
     intent["images"]["api"] = entry;
     intent["before"]["api"] = second.clone().expect("there").into();
     intent["writer"]["host"] = "elsewhere".into();
+    intent["writer"]["pids_of"] = "000000000000".into();
     intent["writer"]["at"] = chrono::Utc::now().format("%FT%TZ").to_string().into();
-    put_record(&project, "next", &intent);
+    project.registry.put_record("kevin", "next", &intent);
     let ran = project.run(&["push-all"]).ended(1);
     ran.says(&["on elsewhere (since ", "is publishing to", "after 10 minutes"]);
     assert_eq!(project.registry.digest("kevin-api"), second);
 
     intent["writer"]["at"] = "2020-01-01T00:00:00Z".into();
-    put_record(&project, "next", &intent);
+    project.registry.put_record("kevin", "next", &intent);
     project.write("api/data", data);
     let ran = project.run(&["push-all"]).ok().says(&["on elsewhere began", "it is finished now"]);
     assert_eq!(result(&ran, "api"), "up to date");
@@ -216,32 +212,10 @@ fn an_intent_of_another_machine_is_waited_for_and_taken_over_after_ten_minutes()
 
     // one that stands on a record that is no longer there cannot be finished
     intent["sequence"] = 4.into();
-    put_record(&project, "next", &intent);
+    project.registry.put_record("kevin", "next", &intent);
     let ran = project.run(&["push-all"]).ok().says(&["it is undone now"]);
     assert_eq!(result(&ran, "api"), "up to date");
     assert_eq!(shown(&project, "kevin")["intent"], Value::Null);
-}
-
-/// Puts another record under a name of the channel's; gives its digest.
-fn put_record(project: &Project, name: &str, text: &Value) -> String {
-    let home: Repository = format!("{}/kevin", project.registry).parse().expect("a repository");
-    let runtime = Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let remote = server::anonymous().repository(&home);
-        let (record, tag): (Tag, Tag) = ("record".parse().expect("a tag"), name.parse().expect("a tag"));
-        let manifest = remote.get(&record).await.expect("answered").expect("there");
-        let mut json: Value = serde_json::from_slice(manifest.bytes()).expect("JSON");
-        let text = text.to_string();
-        let digest = Digest::of(text.as_bytes());
-        remote.upload(&digest, text.clone().into_bytes()).await.expect("uploaded");
-        let layer = &mut json["layers"][0];
-        layer["digest"] = digest.to_string().into();
-        layer["size"] = text.len().into();
-        layer["data"] = BASE64_STANDARD.encode(&text).into();
-        let manifest = Manifest::new(manifest.media_type(), json.to_string());
-        remote.put(&tag, &manifest).await.expect("put");
-        manifest.digest().to_string()
-    })
 }
 
 #[test]
@@ -288,6 +262,18 @@ fn further_rules_of_stable() {
         project.run(arguments).ended(2).says(&["--yes"]);
         assert_eq!(project.registry.digest("stable-api"), before);
     }
+}
+
+#[test]
+fn a_commit_that_git_does_not_tell_is_told_of() {
+    let project = Project::of_images(&["api"]);
+    project.commit_all("master");
+    let project = project.with("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1");
+    let ran = project.run(&["push-all"]).ok();
+    ran.says(&["does not tell the commit: detected dubious ownership", "safe.directory"]);
+    assert_eq!(shown(&project, "kevin")["record"]["revision"], Value::Null);
+    let elsewhere = Project::of_images(&["api"]).run(&["push-all"]).ok();
+    assert!(!elsewhere.stderr.contains("the commit"), "{}", elsewhere.stderr);
 }
 
 #[test]

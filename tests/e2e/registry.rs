@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use flate2::read::MultiGzDecoder;
-use serde_json::Value;
+use lattice_images::reference::Digest;
+use serde_json::{Value, json};
 use tar::EntryType;
 
 use crate::support::provided;
@@ -60,7 +63,7 @@ impl Registry {
     }
 
     fn get(&self, repository: &str, what: &str) -> Option<ureq::http::Response<ureq::Body>> {
-        let mut request = ureq::get(format!("http://{}/v2/{}/{repository}/{what}", self.host, self.path)).header("Accept", MANIFEST);
+        let mut request = ureq::get(self.url(repository, what)).header("Accept", MANIFEST);
         if let Some(credentials) = &self.credentials {
             request = request.header("Authorization", format!("Basic {credentials}"));
         }
@@ -91,12 +94,71 @@ impl Registry {
     /// The same, as one of that time.
     pub fn put_of(&self, repository: &str, tag: &str, created: &str) -> String {
         let mut manifest = self.json(repository, "manifests/latest");
-        manifest["annotations"] = serde_json::json!({ "org.opencontainers.image.created": created });
-        let url = format!("http://{}/v2/{}/{repository}/manifests/{tag}", self.host, self.path);
+        manifest["annotations"] = json!({ "org.opencontainers.image.created": created });
         let media_type = manifest["mediaType"].as_str().expect("a media type").to_owned();
-        let request = ureq::put(url).header("Content-Type", media_type);
-        let response = request.send(manifest.to_string()).expect("put");
+        self.put(
+            repository,
+            &format!("manifests/{tag}"),
+            &media_type,
+            manifest.to_string().as_bytes(),
+        )
+    }
+
+    /// Gives what is there another name.
+    pub fn point(&self, repository: &str, tag: &str, digest: &str) {
+        let manifest = self.json(repository, &format!("manifests/{digest}"));
+        let media_type = manifest["mediaType"].as_str().expect("a media type");
+        let bytes = self.get(repository, &format!("manifests/{digest}")).expect("there");
+        let bytes = bytes.into_body().read_to_vec().expect("read");
+        self.put(repository, &format!("manifests/{tag}"), media_type, &bytes);
+    }
+
+    /// Puts an index of long ago that names these manifests; gives its digest.
+    pub fn put_index(&self, repository: &str, tag: &str, digests: &[String]) -> String {
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let below = digests.iter().map(|digest| {
+            let manifest = self.json(repository, &format!("manifests/{digest}"));
+            let bytes = self.get(repository, &format!("manifests/{digest}")).expect("there");
+            let size = bytes.into_body().read_to_vec().expect("read").len();
+            json!({ "mediaType": manifest["mediaType"], "digest": digest, "size": size, "platform": { "os": "linux", "architecture": "amd64" } })
+        });
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": media_type,
+            "manifests": below.collect::<Vec<_>>(),
+            "annotations": { "org.opencontainers.image.created": "2020-01-01T00:00:00Z" },
+        });
+        self.put(repository, &format!("manifests/{tag}"), media_type, index.to_string().as_bytes())
+    }
+
+    /// Puts another record under a name of a channel's; gives its digest.
+    pub fn put_record(&self, channel: &str, name: &str, text: &Value) -> String {
+        let mut manifest = self.json(channel, "manifests/record");
+        let text = text.to_string();
+        let digest = Digest::of(text.as_bytes()).to_string();
+        let begun = ureq::post(self.url(channel, "blobs/uploads/")).send_empty().expect("begun");
+        let location = begun.headers()["location"].to_str().expect("ASCII").to_owned();
+        ureq::put(format!("{location}&digest={digest}"))
+            .header("Content-Type", "application/octet-stream")
+            .send(&text)
+            .expect("uploaded");
+        let layer = &mut manifest["layers"][0];
+        layer["digest"] = digest.into();
+        layer["size"] = text.len().into();
+        layer["data"] = BASE64_STANDARD.encode(&text).into();
+        let media_type = manifest["mediaType"].as_str().expect("a media type").to_owned();
+        self.put(channel, &format!("manifests/{name}"), &media_type, manifest.to_string().as_bytes())
+    }
+
+    /// Gives the digest.
+    fn put(&self, repository: &str, what: &str, media_type: &str, bytes: &[u8]) -> String {
+        let request = ureq::put(self.url(repository, what)).header("Content-Type", media_type);
+        let response = request.send(bytes).expect("put");
         response.headers()["docker-content-digest"].to_str().expect("ASCII").to_owned()
+    }
+
+    fn url(&self, repository: &str, what: &str) -> String {
+        format!("http://{}/v2/{}/{repository}/{what}", self.host, self.path)
     }
 
     /// Without the one under which a builder pushes what it is not known yet to be.
@@ -108,8 +170,9 @@ impl Registry {
     }
 
     pub fn delete(&self, repository: &str, digest: &str) {
-        let url = format!("http://{}/v2/{}/{repository}/manifests/{digest}", self.host, self.path);
-        ureq::delete(url).call().expect("deleted");
+        ureq::delete(self.url(repository, &format!("manifests/{digest}")))
+            .call()
+            .expect("deleted");
     }
 
     /// The digest that `latest` answers.

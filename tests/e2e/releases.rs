@@ -473,6 +473,20 @@ fn refused_by_the_guard(project: &Project, arguments: &[&str], says: &str) {
 }
 
 #[test]
+fn what_was_rolled_back_in_one_of_two_channels_counts_for_both() {
+    let project = Project::of_images(&["api"]).busybox("busybox");
+    project.write("images.yaml", "debug: { utilities: ./busybox }\nimages: { api: { context: api } }");
+    project.commit_all("master");
+    let push = ["push-all", "--stable", "--with-debug", "--yes"];
+    project.run(&push).ok();
+    project.write("api/data", "bad");
+    project.git(&["commit", "-qam", "bad"]);
+    project.run(&push).ok();
+    project.run(&["channels", "rollback", "stable-debug", "--yes"]).ok();
+    refused_by_the_guard(&project, &push, "was rolled back");
+}
+
+#[test]
 fn stable_stands_only_on_bases_that_their_registries_tell() {
     let elsewhere = OwnRegistry::start(None);
     let base = format!("{}/base:1", elsewhere.host);
@@ -646,7 +660,11 @@ fn channels_are_listed_compared_copied_cleaned_and_deleted() {
 
     project.write("images.yaml", "images: { api: { context: api } }");
     let clean = project.run(&["channels", "clean", "ann", "-n"]).ok();
-    assert!(clean.stdout.contains("web: no longer in the manifest"), "{}", clean.stdout);
+    assert!(
+        clean.stdout.contains("web: the manifest no longer publishes it"),
+        "{}",
+        clean.stdout
+    );
     project.run(&["channels", "clean", "ann"]).ended(2).says(&["--yes confirms it"]);
     project.run(&["channels", "clean", "ann", "--yes"]).ok();
     let shown = json(&project, &["channels", "show", "ann", "--json"]);
@@ -705,10 +723,27 @@ fn what_is_advised_after_a_push_is_right_for_its_channel() {
         assert_eq!(clean.join(" "), cleaning);
         run(&clean);
         let again = run(&push_api);
-        assert!(!again.stderr.contains("no longer has"), "{flags:?}: {}", again.stderr);
+        assert!(!again.stderr.contains("no longer publishes"), "{flags:?}: {}", again.stderr);
         project.write("images.yaml", manifest);
         project.commit_all("master");
     }
+}
+
+#[test]
+fn what_is_advised_names_the_manifest_and_takes_out_what_is_no_longer_pushed() {
+    let project = Project::of_images(&["api", "web"]);
+    std::fs::rename(project.path("images.yaml"), project.path("team.yaml")).expect("renamed");
+    let run = |arguments: &[String]| project.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+    let push_api = ["push-image", "api", "-f", "team.yaml"].map(str::to_owned);
+    let fill = advised(&run(&push_api), "fills it");
+    assert_eq!(fill.join(" "), "push-all -f team.yaml");
+    run(&fill);
+    project.write("team.yaml", "images: { api: { context: api }, web: { context: web, push: false } }");
+    let clean = advised(&run(&push_api), "removes it");
+    assert_eq!(clean.join(" "), "channels clean -f team.yaml");
+    run(&[clean, vec!["--yes".to_owned()]].concat());
+    let again = run(&push_api);
+    assert!(!again.stderr.contains("removes it"), "{}", again.stderr);
 }
 
 #[test]
@@ -872,6 +907,30 @@ fn what_no_record_names_is_cleaned_and_a_channel_is_deleted() {
     project.run(&["channels", "delete", "kevin", "--yes"]).ok();
     assert!(project.registry.digest("kevin-api").is_none());
     project.run(&["channels", "show"]).ended(1).says(&["nothing was published"]);
+}
+
+/// Some registries let nothing go that an index still names.
+#[test]
+fn an_index_is_cleaned_before_what_it_names() {
+    let registry = OwnRegistry::that_deletes();
+    let project = Project::in_registry("images: { api: { context: api } }", &registry.host)
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("api/data", "one");
+    project.run(&["push-all"]).ok();
+    let child = |day: u32| {
+        let created = format!("2020-01-{day:02}T00:00:00Z");
+        project.registry.put_of("kevin-api", &format!("at-{day}"), &created)
+    };
+    let children: Vec<String> = (1..=9).map(child).collect();
+    let index = project.registry.put_index("kevin-api", "in-0000", &children);
+    project.run(&["channels", "clean", "--yes"]).ok();
+    let log = registry.log();
+    let path = project.registry.to_string();
+    let path = path.split_once('/').expect("a path").1;
+    let gone = |digest: &String| log.find(&format!("\"DELETE /v2/{path}/kevin-api/manifests/{digest}"));
+    assert!(gone(&index).is_some(), "{log}");
+    assert!(children.iter().all(|child| gone(&index) < gone(child)), "{log}");
+    assert!(project.registry.digest("kevin-api").is_some());
 }
 
 #[test]

@@ -7,7 +7,6 @@ use anyhow::Error;
 use crate::channel::{ChannelName, Owner, Variant};
 use crate::cli::{Common, Selection};
 use crate::commands::session;
-use crate::event::Events;
 use crate::lock::Lock;
 use crate::machine;
 use crate::manifest::Outline;
@@ -40,6 +39,11 @@ impl<'c> Access<'c> {
         })
     }
 
+    /// What the manifest publishes; nothing where there is none.
+    pub fn published(&self) -> Result<Vec<ImageName>, Problem> {
+        self.outline.as_ref().map_or(Ok(Vec::new()), Outline::published)
+    }
+
     pub fn registry(&self, owner: &Owner) -> Result<Registry, Problem> {
         super::registry(self.common, self.outline.as_ref(), owner)
     }
@@ -62,6 +66,7 @@ impl<'c> Access<'c> {
     }
 
     pub fn open(&self, name: ChannelName) -> Result<Channel, Problem> {
+        name.refuse_images(&self.images)?;
         let registry = self.registry(name.owner())?;
         Channel::new(name, registry, self.client.clone())
     }
@@ -69,11 +74,7 @@ impl<'c> Access<'c> {
     /// For verbs that write: their turn, and the channel's state when nobody is within changing it.
     pub async fn write(&self, channel: &Channel) -> Result<(Option<Lock>, State), Error> {
         let turn = session::turn(&[channel.address()], &writer()).await;
-        let (events, notes) = Events::channel();
-        let state = publish::settled(channel, &events).await;
-        drop(events);
-        session::show_notes(notes).await;
-        Ok((turn, state?))
+        Ok((turn, settled(channel).await?))
     }
 
     /// The names that a channel's images may have: those of the manifest, and of its records.
@@ -84,20 +85,25 @@ impl<'c> Access<'c> {
     }
 }
 
+/// The channel's state when nobody is within changing it.
+pub async fn settled(channel: &Channel) -> Result<State, Problem> {
+    session::noting(async |events| publish::settled(channel, events).await).await
+}
+
 /// Whoever runs the program.
 pub fn writer() -> Writer {
     Writer::new(user::os_name(), machine::host())
 }
 
 /// Asks before something is written; `--yes` has answered.
-pub fn confirm(question: &str, yes: bool) -> Result<(), Problem> {
+pub async fn confirm(question: &str, yes: bool) -> Result<(), Problem> {
     if yes {
         return Ok(());
     }
     if !report::somebody_is_there() {
         return Err(Problem::usage("this is to be confirmed, and there is no terminal to ask at").hint("--yes confirms it"));
     }
-    if report::confirm(question) {
+    if report::confirm(question).await {
         Ok(())
     } else {
         Err(Problem::failed("not confirmed; nothing was done"))

@@ -5,6 +5,7 @@ use anyhow::Error;
 use super::access::Access;
 use crate::channel::Owner;
 use crate::cli::Common;
+use crate::commands::session;
 use crate::git::Repository;
 use crate::problem::{Exit, Problem};
 use crate::publish::{self, Channel, Difference};
@@ -55,19 +56,24 @@ fn nothing_in(channel: &Channel) -> Problem {
 
 /// What differs, image by image, and which commits lie between the two.
 pub async fn diff(common: &Common, left: Option<&str>, right: Option<&str>, json: bool) -> Result<Exit, Error> {
+    compare(common, left, right, json)
+        .await
+        .map_err(|error| Problem::could_not_tell(&error).into())
+}
+
+async fn compare(common: &Common, left: Option<&str>, right: Option<&str>, json: bool) -> Result<Exit, Error> {
     let access = Access::new(common)?;
     let left = access.channel(left)?;
     let right = match right {
         Some(name) => access.channel(Some(name))?,
         None => access.open(Owner::Stable.channel(left.name.variant()))?,
     };
-    let could_not_tell = |problem: Problem| problem.exiting(Exit::Usage);
     let look = async |channel: &Channel| {
-        let state = channel.state().await?;
+        let state = session::looked_at(channel).await?;
         let held = publish::held(channel, &state, access.images.iter().cloned()).await?;
         Ok::<_, Problem>((state, held))
     };
-    let (left_is, right_is) = tokio::try_join!(look(&left), look(&right)).map_err(could_not_tell)?;
+    let (left_is, right_is) = tokio::try_join!(look(&left), look(&right))?;
     let differences = publish::differences(&left_is.1, &right_is.1);
     let revision = |state: &publish::State| state.record.as_ref().and_then(|stored| stored.record.revision.clone());
     let between = match (revision(&left_is.0), revision(&right_is.0)) {

@@ -68,8 +68,8 @@ fn mine(common: &Common, outline: Option<&Outline<'_>>) -> Result<(), Problem> {
         debug: false,
     };
     let me = owner(common, selection, outline)?;
-    let example = outline.map(Outline::example).transpose()?.flatten();
-    let image = example.as_ref().map_or("IMAGE", |image| image.as_str());
+    let published = outline.map_or(Ok(Vec::new()), Outline::published)?;
+    let image = published.first().map_or("IMAGE", |image| image.as_str());
     let mut rows = Vec::new();
     for owner in [me, Owner::Stable] {
         let registry = registry(common, outline, &owner)?;

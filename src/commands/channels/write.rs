@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Error;
-use tokio_util::sync::CancellationToken;
+use anyhow::{Context as _, Error};
 
-use super::access::{Access, confirm, writer};
+use super::access::{Access, confirm, settled, writer};
 use crate::channel::Owner;
 use crate::cli::Common;
-use crate::commands::stable;
+use crate::commands::interrupt::Interrupt;
+use crate::commands::{session, stable};
 use crate::event::Events;
 use crate::problem::{Exit, Problem};
 use crate::publish::{self, Change, Channel, Garbage};
 use crate::record::Act;
+use crate::reference::ImageName;
 use crate::report;
 
 pub async fn copy(common: &Common, from: &str, to: Option<&str>, yes: bool, override_guard: bool) -> Result<Exit, Error> {
@@ -32,10 +33,18 @@ pub async fn copy(common: &Common, from: &str, to: Option<&str>, yes: bool, over
     }
     let (_turn, seen) = access.write(&to).await?;
     let source = from.state().await?;
-    if publish::intent(&from, &source).await?.is_some() {
-        report::note(&format!("{} is being changed at this moment, or was interrupted", from.address()));
-    }
     let held = publish::held(&from, &source, access.images.iter().cloned()).await?;
+    // what is read within another's flips is no set
+    let after = from.state().await?;
+    if after.next != source.next || publish::intent(&from, &after).await?.is_some() {
+        return Err(Problem::failed(format!(
+            "{} is being changed at this moment, or was interrupted; {} is as it was",
+            from.address(),
+            to.address()
+        ))
+        .hint("run again when that is done; the next push to it finishes what was interrupted")
+        .into());
+    }
     let held: BTreeMap<_, _> = held.into_iter().filter(|(_, held)| held.latest.is_some()).collect();
     if held.is_empty() {
         return Err(Problem::failed(format!("there is nothing in {}", from.address())).into());
@@ -45,11 +54,11 @@ pub async fn copy(common: &Common, from: &str, to: Option<&str>, yes: bool, over
         confirm(
             &format!("Publish the {} images of {} as {}?", held.len(), from.address(), to.address()),
             yes,
-        )?;
+        )
+        .await?;
     }
-    let (events, _receiver) = Events::channel();
-    let writer = writer();
-    let change = publish::copy((&from, &source), &held, (&to, seen), &writer, &events).await?;
+    let copying = async |events: &Events| publish::copy((&from, &source), &held, (&to, seen), &writer(), events).await;
+    let change = session::noting(copying).await?;
     commit(change).await
 }
 
@@ -80,7 +89,8 @@ pub async fn rollback(common: &Common, name: &str, sequence: Option<u64>, yes: b
         ))
         .into());
     }
-    let (images, removed) = publish::back_to(&target, &now);
+    let (mut images, removed) = publish::back_to(&target, &now);
+    images.extend(publish::strayed(&channel, &target.images).await?);
     if images.is_empty() && removed.is_empty() {
         report::note(&format!("{} is what record {sequence} says", channel.address()));
         return Ok(Exit::Done);
@@ -89,7 +99,8 @@ pub async fn rollback(common: &Common, name: &str, sequence: Option<u64>, yes: b
         confirm(
             &format!("Take {} back to record {sequence} of {}?", channel.address(), target.writer.at),
             yes,
-        )?;
+        )
+        .await?;
     }
     let left = now
         .rolled_back
@@ -109,28 +120,38 @@ pub async fn rollback(common: &Common, name: &str, sequence: Option<u64>, yes: b
 }
 
 async fn commit(change: Change) -> Result<Exit, Error> {
-    let (events, _receiver) = Events::channel();
     if change.images.is_empty() && change.removed.is_empty() {
         report::note(&format!("{} has all of it already", change.channel.address()));
         return Ok(Exit::Done);
     }
-    let stored = publish::commit(&[change], &writer(), &CancellationToken::new(), &events).await?;
-    report::committed(&stored);
+    let interrupt = Interrupt::listen().context("listening for Ctrl-C")?;
+    let (changes, writer) = ([change], writer());
+    let stored = session::noting(async |events| {
+        tokio::select! {
+            done = publish::commit(&changes, &writer, &interrupt.once, events) => done,
+            () = interrupt.twice(events) => Err(Interrupt::left()),
+        }
+    });
+    report::committed(&stored.await?);
     Ok(Exit::Done)
 }
 
 pub async fn clean(common: &Common, name: Option<&str>, keep: usize, dry_run: bool, yes: bool) -> Result<Exit, Error> {
     let access = Access::new(common)?;
     let channel = access.channel(name)?;
-    let (_turn, seen) = access.write(&channel).await?;
-    let former = former_images(&access, &seen);
+    let (_turn, seen) = if dry_run {
+        (None, session::looked_at(&channel).await?)
+    } else {
+        access.write(&channel).await?
+    };
+    let former = former_images(&access.published()?, &seen);
     let images = access.images_of(&channel, &seen).await?;
-    let garbage = publish::garbage(&channel, seen.clone(), keep, &images).await?;
+    let mut garbage = publish::garbage(&channel, seen.clone(), keep, &images).await?;
     report::to_remove(&former, &garbage);
     if dry_run || (former.is_empty() && garbage.is_empty()) {
         return Ok(Exit::Done);
     }
-    confirm(&format!("Take these out of {}?", channel.address()), yes)?;
+    confirm(&format!("Take these out of {}?", channel.address()), yes).await?;
     if !former.is_empty() {
         let now = seen.record.as_ref().map(|stored| &stored.record);
         let change = Change {
@@ -145,13 +166,16 @@ pub async fn clean(common: &Common, name: Option<&str>, keep: usize, dry_run: bo
         };
         commit(change).await?;
     }
+    // while this was asked, others may have published what nobody wanted before
+    let still = publish::garbage(&channel, settled(&channel).await?, keep, &images).await?;
+    garbage.retain(|shown| still.iter().any(|garbage| garbage.is(shown)));
     sweep(&garbage).await
 }
 
-/// Images of the channel that the manifest no longer has; without a manifest, that cannot be told.
-fn former_images(access: &Access<'_>, seen: &publish::State) -> BTreeSet<crate::reference::ImageName> {
+/// Images of the channel that the manifest no longer publishes; without a manifest, that cannot be told.
+fn former_images(published: &[ImageName], seen: &publish::State) -> BTreeSet<ImageName> {
     let recorded = seen.record.iter().flat_map(|stored| stored.record.images.keys());
-    let is_former = |image: &&crate::reference::ImageName| !access.images.is_empty() && !access.images.contains(*image);
+    let is_former = |image: &&ImageName| !published.is_empty() && !published.contains(*image);
     recorded.filter(is_former).cloned().collect()
 }
 
@@ -168,7 +192,7 @@ pub async fn delete(common: &Common, name: &str, yes: bool) -> Result<Exit, Erro
         return Err(nothing(&channel).into());
     }
     report::to_remove(&BTreeSet::new(), &all);
-    confirm(&format!("Delete the channel {} with all of this?", channel.address()), yes)?;
+    confirm(&format!("Delete the channel {} with all of this?", channel.address()), yes).await?;
     sweep(&all).await
 }
 

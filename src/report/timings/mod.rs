@@ -16,7 +16,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::status;
+use super::detail;
 use crate::atomic;
 use crate::timing::{NAME, STEP, TARGET};
 
@@ -75,7 +75,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
         };
         part.end = BEGIN.elapsed().as_secs_f64();
         if self.tells {
-            status(format_args!("{:6.3} s {} {}", part.seconds(), part.name, part.step));
+            let step = if part.step.is_empty() {
+                String::new()
+            } else {
+                format!(" {}", part.step)
+            };
+            detail(&format!("{:6.3} s {}{step}", part.seconds(), part.name));
         }
         RECORDED.lock().unwrap_or_else(PoisonError::into_inner).push(part);
     }

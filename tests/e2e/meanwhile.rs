@@ -1,0 +1,299 @@
+//! What another client does to a channel between the steps of a run, at the very moments that matter.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::front::Act;
+use crate::registry::OwnRegistry;
+use crate::releases::Faults;
+use crate::support::{NOWHERE, Project, Ran, provided};
+use crate::terminal::Terminal;
+
+/// A request, by its method and a part of its target, and what happens before it goes on.
+type Moment = (&'static str, &'static str, Box<dyn FnOnce() + Send>);
+
+/// The project seen through a proxy, in which the next such moment can be chosen.
+struct Meanwhile {
+    project: Project,
+    moment: Arc<Mutex<Option<Moment>>>,
+    _faults: Faults,
+}
+
+impl Meanwhile {
+    fn of(project: Project) -> Self {
+        let moment = Arc::new(Mutex::new(None::<Moment>));
+        let chosen = Arc::clone(&moment);
+        let faults = Faults::start(move |seen| {
+            let mut chosen = chosen.lock().expect("nobody panics");
+            if chosen.as_ref().is_some_and(|(method, part, _)| seen.is(method, part))
+                && let Some((.., act)) = chosen.take()
+            {
+                act();
+            }
+            Act::Pass
+        });
+        Self {
+            project: faults.before(project),
+            moment,
+            _faults: faults,
+        }
+    }
+
+    fn at(&self, method: &'static str, part: &'static str, act: impl FnOnce() + Send + 'static) {
+        *self.moment.lock().expect("nobody panics") = Some((method, part, Box::new(act)));
+    }
+
+    /// Runs it; what was to happen in the middle has happened.
+    fn run(&self, arguments: &[&str]) -> Ran {
+        let ran = self.project.run(arguments);
+        let left = self.moment.lock().expect("nobody panics").take();
+        assert!(left.is_none(), "it never came to that: {}{}", ran.stdout, ran.stderr);
+        ran
+    }
+}
+
+fn shown(project: &Project, channel: &str) -> Value {
+    let ran = project.run(&["channels", "show", channel, "--json"]).ok();
+    serde_json::from_str(&ran.stdout).expect("JSON")
+}
+
+/// The record that would come next, by somebody elsewhere, with another digest for `api`.
+fn theirs(project: &Project, channel: &str, digest: &str) -> Value {
+    let mut record = shown(project, channel)["record"].clone();
+    record["sequence"] = (record["sequence"].as_u64().expect("a number") + 1).into();
+    record["previous"] = project.registry.digest_of(channel, "record").expect("there").into();
+    record["images"]["api"]["digest"] = digest.into();
+    record["before"] = json!({ "api": project.registry.digest(&format!("{channel}-api")) });
+    record["writer"] = json!({ "user": "ann", "host": "elsewhere", "pid": 1, "at": now(), "tool": "0.1.0" });
+    record
+}
+
+fn now() -> String {
+    chrono::Utc::now().format("%FT%TZ").to_string()
+}
+
+/// Publishes two states of `api`; gives the digest of the first.
+fn two_records(project: &Project, push: &[&str]) -> String {
+    project.run(push).ok();
+    let first = project.registry.digest("kevin-api").expect("pushed");
+    project.write("api/data", "two");
+    project.run(push).ok();
+    first
+}
+
+#[test]
+fn a_record_that_comes_between_is_built_upon() {
+    let there = Meanwhile::of(Project::of_images(&["api", "web"]));
+    let project = &there.project;
+    let first = two_records(project, &["push-all"]);
+    let (registry, theirs) = (project.registry.clone(), theirs(project, "kevin", &first));
+    there.at("PUT", "/kevin-web/manifests/latest", move || {
+        registry.point("kevin-api", "latest", theirs["images"]["api"]["digest"].as_str().expect("text"));
+        registry.put_record("kevin", "record", &theirs);
+    });
+    project.write("web/data", "two");
+    there.run(&["push-image", "web"]).ok();
+    let shown = shown(project, "kevin");
+    let record = &shown["record"];
+    assert_eq!(
+        (&record["sequence"], &record["images"]["api"]["digest"]),
+        (&4.into(), &first.clone().into())
+    );
+    assert_eq!(
+        record["images"]["web"]["digest"],
+        project.registry.digest("kevin-web").expect("there")
+    );
+    assert_eq!(project.registry.digest("kevin-api"), Some(first));
+    assert_eq!(shown["intent"], Value::Null);
+}
+
+#[test]
+fn who_is_overtaken_in_one_channel_leaves_nothing_in_the_other() {
+    let project = Project::new("debug: { utilities: ./busybox }\nimages: { api: { context: api } }")
+        .busybox("busybox")
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("api/data", "one");
+    let there = Meanwhile::of(project);
+    let project = &there.project;
+    let push = ["push-all", "--with-debug"];
+    let first = two_records(project, &push);
+    let second = project.registry.digest("kevin-debug-api");
+    let (registry, theirs) = (project.registry.clone(), theirs(project, "kevin", &first));
+    there.at("PUT", "/kevin-api/manifests/latest", move || {
+        registry.put_record("kevin", "next", &theirs);
+        registry.put_record("kevin", "record", &theirs);
+    });
+    project.write("api/data", "three");
+    there
+        .run(&push)
+        .ended(1)
+        .says(&["ann on elsewhere published `api`", "/kevin and ", "/kevin-debug are as they were"]);
+    assert_eq!(project.registry.digest("kevin-debug-api"), second);
+    assert_eq!(project.registry.digest("kevin-api"), Some(first));
+    for channel in ["kevin", "kevin-debug"] {
+        assert_eq!(shown(project, channel)["intent"], Value::Null, "{channel}");
+    }
+}
+
+#[test]
+fn stable_is_not_published_over_what_the_guard_did_not_see() {
+    let there = Meanwhile::of(Project::of_images(&["api"]));
+    let project = &there.project;
+    project.commit_all("master");
+    let push = ["push-all", "--stable", "--yes"];
+    project.run(&push).ok();
+    project.write("README", "newer");
+    project.git(&["add", "README"]);
+    project.git(&["commit", "-qm", "newer"]);
+    let digest = project.registry.digest("stable-api").expect("pushed");
+    let mut theirs = theirs(project, "stable", &digest);
+    theirs["revision"]["commit"] = "1234567890".repeat(4).into();
+    let registry = project.registry.clone();
+    there.at("POST", "/stable/blobs/uploads/", move || {
+        registry.put_record("stable", "next", &theirs);
+        registry.put_record("stable", "record", &theirs);
+    });
+    there
+        .run(&push)
+        .ended(1)
+        .says(&["ann on elsewhere published from other sources", "run again", "is as it was"]);
+    assert_eq!(shown(project, "stable")["record"]["writer"]["user"], "ann");
+}
+
+/// A process of that number says nothing of a writer that is elsewhere, and time passes for every intent.
+#[test]
+fn an_intent_is_judged_by_its_age_and_by_processes_of_this_system_alone() {
+    let project = Project::of_images(&["api"]);
+    let first = two_records(&project, &["push-all"]);
+    let second = project.registry.digest("kevin-api");
+    let mut intent = theirs(&project, "kevin", &first);
+    let host = shown(&project, "kevin")["record"]["writer"]["host"].clone();
+    intent["writer"]["host"] = host;
+    // another namespace's
+    intent["writer"]["pid"] = 4_194_303.into();
+    intent["writer"]["pids_of"] = "000000000000".into();
+    project.registry.put_record("kevin", "next", &intent);
+    project.run(&["push-all"]).ended(1).says(&["is publishing to", "after 10 minutes"]);
+    assert_eq!(project.registry.digest("kevin-api"), second);
+    // one that lives, and is no longer the writer
+    intent["writer"]["pid"] = 1.into();
+    intent["writer"].as_object_mut().expect("a map").remove("pids_of");
+    intent["writer"]["at"] = "2020-01-01T00:00:00Z".into();
+    project.registry.put_record("kevin", "next", &intent);
+    project.run(&["push-all"]).ok().says(&["it is finished now"]);
+}
+
+#[test]
+fn who_only_looks_leaves_what_was_interrupted() {
+    let project = Project::of_images(&["api"]);
+    let first = two_records(&project, &["push-all"]);
+    let mut intent = theirs(&project, "kevin", &first);
+    intent["writer"]["at"] = "2020-01-01T00:00:00Z".into();
+    let intent = project.registry.put_record("kevin", "next", &intent);
+    let before = (project.registry.digest("kevin-api"), project.registry.digest_of("kevin", "record"));
+    for look in [
+        &["status"][..],
+        &["channels", "show"],
+        &["channels", "clean", "-n"],
+        &["channels", "diff", "kevin", "kevin"],
+    ] {
+        let ran = project.run(look).ok();
+        let is_told = ran.stderr.contains("is being changed at this moment, or was interrupted");
+        assert!(is_told || look[1..] == ["show"], "{look:?}: {}", ran.stderr);
+        assert_eq!(project.registry.digest_of("kevin", "next").as_ref(), Some(&intent), "{look:?}");
+        let now = (project.registry.digest("kevin-api"), project.registry.digest_of("kevin", "record"));
+        assert_eq!(now, before, "{look:?}");
+    }
+    let copied = project.run(&["channels", "copy", "kevin", "ann"]).ended(1);
+    copied.says(&["was interrupted", "/ann is as it was"]);
+    assert_eq!(project.registry.digest("ann-api"), None);
+    project.run(&["push-all"]).ok().says(&["it is finished now"]);
+    project.run(&["channels", "copy", "kevin", "ann"]).ok();
+}
+
+#[test]
+fn a_copy_within_the_flips_of_another_is_none() {
+    let there = Meanwhile::of(Project::of_images(&["api"]));
+    let project = &there.project;
+    let first = two_records(project, &["push-all"]);
+    let (registry, theirs) = (project.registry.clone(), theirs(project, "kevin", &first));
+    there.at("HEAD", "/kevin-api/manifests/latest", move || {
+        registry.put_record("kevin", "next", &theirs);
+    });
+    there
+        .run(&["channels", "copy", "kevin", "ann"])
+        .ended(1)
+        .says(&["/kevin is being changed", "/ann is as it was"]);
+}
+
+#[test]
+fn a_copy_and_a_rollback_put_a_latest_right_that_another_tool_moved() {
+    let project = Project::of_images(&["api"]);
+    let first = two_records(&project, &["push-all"]);
+    let second = project.registry.digest("kevin-api").expect("pushed");
+    project.run(&["channels", "copy", "kevin", "ann"]).ok();
+    project
+        .run(&["channels", "copy", "kevin", "ann"])
+        .ok()
+        .says(&["has all of it already"]);
+    let foreign = project.registry.put_aged("ann-api", "latest");
+    project.run(&["channels", "copy", "kevin", "ann"]).ok();
+    assert_ne!(project.registry.digest("ann-api"), Some(foreign));
+    assert_eq!(project.registry.digest("ann-api"), Some(second.clone()));
+    project.registry.point("kevin-api", "latest", &first);
+    project.run(&["channels", "rollback", "kevin", "--to", "2"]).ok();
+    assert_eq!(project.registry.digest("kevin-api"), Some(second));
+}
+
+/// What is asked about may be published before the answer comes.
+#[test]
+fn a_clean_leaves_what_came_alive_while_it_asked() {
+    let registry = OwnRegistry::that_deletes();
+    let project = Project::in_registry("images: { api: { context: api } }", &registry.host)
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("api/data", "one");
+    project.run(&["push-all"]).ok();
+    let old = project.registry.put_aged("kevin-api", "in-0000");
+    let gone = project.registry.put_of("kevin-api", "in-0001", "2020-01-02T00:00:00Z");
+    let terminal = Terminal::run(&project, (200, 50), &[], &["channels", "clean"]);
+    let asked = terminal.until(|rows| rows.iter().any(|row| row.contains("[y/N]"))).join("\n");
+    assert!(asked.contains(&old[7..19]) && asked.contains(&gone[7..19]), "{asked}");
+    project.registry.point("kevin-api", "latest", &old);
+    terminal.press("y");
+    terminal.press("Enter");
+    terminal.until(|rows| rows.iter().any(|row| row.contains("1 manifests removed")));
+    assert_eq!(terminal.ended().0, 0);
+    assert_eq!(project.registry.digest("kevin-api"), Some(old));
+    assert_eq!(project.registry.digest_of("kevin-api", "in-0001"), None);
+}
+
+#[test]
+fn what_an_earlier_run_brought_and_did_not_keep_is_kept() {
+    let faults = Faults::start(|seen| Act::when(seen.is("PUT", "/manifests/at-"), || Act::status(400)));
+    let project = Project::of_images(&["api"]);
+    let host = provided("LATTICE_TEST_REGISTRY");
+    let path = project.registry.to_string().replace(&format!("{host}/"), "");
+    let project = faults.before(project);
+    project.run(&["push-all"]).ended(1);
+    let project = project
+        .with("LATTICE_IMAGES_REGISTRY", format!("{host}/{path}"))
+        .with("DOCKER_HOST", NOWHERE)
+        .with("LATTICE_IMAGES_BUILDER", "default");
+    let ran = project.run(&["push-all"]).ok();
+    assert!(ran.stdout.contains("built before"), "{}", ran.stdout);
+    let digest = project.registry.digest("kevin-api").expect("published");
+    let kept = format!("at-{}", digest.strip_prefix("sha256:").expect("a digest"));
+    assert_eq!(project.registry.digest_of("kevin-api", &kept), Some(digest));
+}
+
+#[test]
+fn an_interrupt_is_heard_while_nobody_answers() {
+    let project = Project::of_images(&["api"]);
+    project.commit_all("master");
+    let terminal = Terminal::run(&project, (200, 50), &[], &["push-all", "--stable"]);
+    terminal.until(|rows| rows.iter().any(|row| row.contains("[y/N]")));
+    terminal.press("C-c");
+    assert_eq!(terminal.ended().0, 130);
+    assert_eq!(project.registry.digest("stable-api"), None);
+}
