@@ -53,6 +53,12 @@ impl State {
         self.record.as_ref().map(|stored| &stored.record)
     }
 
+    /// Whether nothing has moved between the two.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.next == other.next && self.digest() == other.digest()
+    }
+
     /// Of the record.
     #[must_use]
     pub fn digest(&self) -> Option<&Digest> {

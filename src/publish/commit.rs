@@ -21,7 +21,7 @@ use crate::reference::{Digest, ImageName, Reference};
 use crate::registry::{Deleted, Manifest, Remote};
 use crate::timing;
 
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 5;
 
 /// What a channel is to become.
 #[derive(Clone)]
@@ -44,22 +44,19 @@ pub struct Change {
 /// # Errors
 /// When it could not be done: why, and what the channels are now.
 pub async fn commit(changes: &[Change], writer: &Writer, cancel: &CancellationToken, events: &Events) -> Result<Vec<Stored>, Problem> {
-    let mut attempts = 1..=ATTEMPTS;
-    loop {
-        let last = attempts.next() == Some(ATTEMPTS);
+    let mut states: Vec<State> = changes.iter().map(|change| change.seen.clone()).collect();
+    for _ in 0..ATTEMPTS {
         // an intent is judged by its age, however long there was built before
-        match attempt(changes, &writer.now(), cancel, events).await {
-            Err(Stop::Overtaken) if !last => {}
-            Err(Stop::Overtaken) => {
-                return Err(as_it_was(
-                    &Problem::failed("others publish to the channel at this very moment"),
-                    changes,
-                ));
-            }
+        match attempt(changes, states, &writer.now(), cancel).await {
+            Err(Stop::Overtaken) => {}
             Err(Stop::Failed(error)) => return Err(error),
             Ok(stored) => return Ok(stored),
         }
+        let settled = try_join_all(changes.iter().map(|change| repair::settled(&change.channel, events)));
+        states = settled.await.map_err(|error| as_it_was(&error, changes))?;
     }
+    let busy = Problem::failed("others publish to the channel at this very moment");
+    Err(as_it_was(&busy, changes))
 }
 
 enum Stop {
@@ -74,8 +71,9 @@ impl From<Problem> for Stop {
     }
 }
 
-async fn attempt(changes: &[Change], writer: &Writer, cancel: &CancellationToken, events: &Events) -> Result<Vec<Stored>, Stop> {
-    let preparing = try_join_all(changes.iter().map(|change| Move::prepare(change, changes, writer, events)));
+async fn attempt(changes: &[Change], states: Vec<State>, writer: &Writer, cancel: &CancellationToken) -> Result<Vec<Stored>, Stop> {
+    let each = changes.iter().zip(states);
+    let preparing = try_join_all(each.map(|(change, state)| Move::prepare(change, changes, state, writer)));
     let prepared = preparing.instrument(timing::part("prepare the flips")).await;
     let moves = prepared.map_err(|error| Stop::Failed(as_it_was(&error, changes)))?;
     if cancel.is_cancelled() {
@@ -93,7 +91,7 @@ async fn attempt(changes: &[Change], writer: &Writer, cancel: &CancellationToken
         Err(Stop::Overtaken) => return Err(Stop::Overtaken),
         Err(Stop::Failed(error)) => return Err(Stop::Failed(put_back(&moves, changes, &error).await)),
     }
-    try_join_all(moves.iter().map(Move::keep))
+    try_join_all(moves.iter().map(|act| act.channel().tag(RECORD, &act.intent)))
         .instrument(timing::part("record"))
         .await
         .map_err(|error| Stop::Failed(unrecorded(&error, changes)))?;
@@ -126,6 +124,8 @@ fn unrecorded(error: &Problem, changes: &[Change]) -> Problem {
 struct Move<'c> {
     change: &'c Change,
     base: Option<Stored>,
+    /// What was announced before, which is not under way.
+    next: Option<Digest>,
     record: Record,
     intent: Manifest,
     flips: Vec<Flip>,
@@ -142,19 +142,12 @@ struct Flip {
 }
 
 impl<'c> Move<'c> {
-    async fn prepare(change: &'c Change, changes: &[Change], writer: &Writer, events: &Events) -> Result<Self, Problem> {
-        let look = || {
-            let images = change.images.iter();
-            try_join_all(images.map(|(image, entry)| Flip::prepare(change, image, &entry.digest)))
-        };
-        let (mut state, mut flips) = tokio::try_join!(change.channel.state(), look())?;
-        if state.next != change.seen.next || repair::intent(&change.channel, &state).await?.is_some() {
-            // it was changed in between, or is just being changed
-            state = repair::settled(&change.channel, events).await?;
-            flips = look().await?;
-        }
-        let base = state.record;
+    async fn prepare(change: &'c Change, changes: &[Change], state: State, writer: &Writer) -> Result<Self, Problem> {
+        let State { record: base, next } = state;
         refuse_conflict(change, base.as_ref())?;
+        let images = change.images.iter();
+        let flips = try_join_all(images.map(|(image, entry)| Flip::prepare(change, image, &entry.digest)));
+        let mut flips = flips.await?;
         let record = coming(change, changes, base.as_ref(), &flips, writer);
         let (intent, _) = tokio::try_join!(
             change.channel.upload(&record),
@@ -163,6 +156,7 @@ impl<'c> Move<'c> {
         Ok(Self {
             change,
             base,
+            next,
             record,
             intent,
             flips,
@@ -173,14 +167,24 @@ impl<'c> Move<'c> {
         &self.change.channel
     }
 
-    async fn is_announced(&self) -> Result<bool, Problem> {
+    async fn next(&self) -> Result<Option<Digest>, Problem> {
         let next = self.channel().home().head(&tag(NEXT)).await?;
-        Ok(next.is_some_and(|next| next.digest == *self.intent.digest()))
+        Ok(next.map(|next| next.digest))
+    }
+
+    async fn is_announced(&self) -> Result<bool, Problem> {
+        Ok(self.next().await?.as_ref() == Some(self.intent.digest()))
     }
 
     async fn is_on_its_base(&self) -> Result<bool, Problem> {
         let record = self.channel().home().head(&tag(RECORD)).await?;
         Ok(record.map(|record| record.digest) == self.base.as_ref().map(|base| base.manifest.digest().clone()))
+    }
+
+    /// Whether nobody has announced or recorded anything since it was prepared.
+    async fn is_free(&self) -> Result<bool, Problem> {
+        let (next, on_its_base) = tokio::try_join!(self.next(), self.is_on_its_base())?;
+        Ok(next == self.next && on_its_base)
     }
 
     /// Whether the intent still stands, and nobody has put another record below it.
@@ -189,10 +193,14 @@ impl<'c> Move<'c> {
         Ok(announced && on_its_base)
     }
 
-    /// Leaves the channel to those who came in between: what stands is theirs, or what was before.
+    /// Leaves the channel to those who came in between: to what they have announced, else to the record that is there now.
     async fn give_way(&self) -> Result<(), Problem> {
         let announced = self.is_announced().await?;
-        let theirs = if announced { None } else { repair::standing(self.channel()).await? };
+        let theirs = if announced {
+            self.channel().stored(RECORD).await?.map(|stored| stored.record)
+        } else {
+            repair::standing(self.channel()).await?
+        };
         for flip in &self.flips {
             match theirs.as_ref().and_then(|theirs| theirs.images.get(&flip.image)) {
                 Some(entry) => repair::point_latest(self.channel(), &flip.image, &entry.digest).await?,
@@ -202,11 +210,10 @@ impl<'c> Move<'c> {
         if announced { withdraw(self.channel()).await } else { Ok(()) }
     }
 
-    /// Puts the record under its names. From then on the act is history.
+    /// Gives the record the name under which it stays.
     async fn keep(&self) -> Result<(), Problem> {
         let name = record_tag(self.record.sequence, self.intent.digest());
-        self.channel().tag(&name, &self.intent).await?;
-        self.channel().tag(RECORD, &self.intent).await
+        self.channel().tag(&name, &self.intent).await
     }
 
     fn stored(self) -> Stored {
@@ -334,6 +341,10 @@ fn coming(change: &Change, changes: &[Change], base: Option<&Stored>, flips: &[F
 
 /// Says what is coming, for all channels before anything moves, and looks that nobody else has said so at the same time.
 async fn announce(moves: &[Move<'_>]) -> Result<(), Stop> {
+    // the shorter the time between this and what comes next, the less comes in between
+    if try_join_all(moves.iter().map(Move::is_free)).await?.contains(&false) {
+        return Err(Stop::Overtaken);
+    }
     try_join_all(moves.iter().map(|act| act.channel().tag(NEXT, &act.intent))).await?;
     if try_join_all(moves.iter().map(Move::stands)).await?.contains(&false) {
         let _ = close(moves).await;
@@ -385,7 +396,8 @@ async fn flip(moves: &[Move<'_>], cancel: &CancellationToken) -> Result<(), Stop
     }))
     .await;
     flipped.into_iter().collect::<Result<(), Problem>>()?;
-    settle(moves).await
+    let keeping = async { Ok(try_join_all(moves.iter().map(Move::keep)).await?) };
+    tokio::try_join!(settle(moves), keeping).map(drop)
 }
 
 /// Another machine may have begun in the same instant. The intent that stands decides whose images stay.

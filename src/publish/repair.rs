@@ -33,7 +33,10 @@ pub async fn settled(channel: &Channel, events: &Events) -> Result<State, Proble
             return Ok(state);
         };
         if is_gone(&intent.record.writer) {
-            Interrupted::of(channel, intent, state).await?.mend(events).await?;
+            // it may have ended its work before it was gone, and after the record was read
+            if channel.state().await?.is(&state) {
+                Interrupted::of(channel, intent, state).await?.mend(events).await?;
+            }
         } else {
             writer = Some(intent.record.writer);
             tokio::time::sleep(A_MOMENT).await;

@@ -1,6 +1,7 @@
 //! What another client does to a channel between the steps of a run, at the very moments that matter.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -182,6 +183,25 @@ fn an_intent_is_judged_by_its_age_and_by_processes_of_this_system_alone() {
     intent["writer"]["at"] = "2020-01-01T00:00:00Z".into();
     project.registry.put_record("kevin", "next", &intent);
     project.run(&["push-all"]).ok().says(&["it is finished now"]);
+}
+
+/// The record was read before, and the intent after somebody had ended his work.
+#[test]
+fn what_was_recorded_while_it_was_looked_at_is_not_mended() {
+    let there = Meanwhile::of(Project::of_images(&["api"]));
+    let project = &there.project;
+    let first = two_records(project, &["push-all"]);
+    let (registry, mut theirs) = (project.registry.clone(), theirs(project, "kevin", &first));
+    theirs["writer"]["at"] = "2020-01-01T00:00:00Z".into();
+    there.at("HEAD", "/kevin/manifests/next", move || {
+        std::thread::sleep(Duration::from_millis(300));
+        registry.point("kevin-api", "latest", theirs["images"]["api"]["digest"].as_str().expect("text"));
+        registry.put_record("kevin", "next", &theirs);
+        registry.put_record("kevin", "record", &theirs);
+    });
+    let ran = there.run(&["push-all"]).ok();
+    assert!(!ran.stderr.contains("interrupted"), "{}", ran.stderr);
+    assert_eq!(shown(project, "kevin")["record"]["writer"]["user"], "ann");
 }
 
 #[test]
