@@ -76,6 +76,23 @@ fn what_is_sent_besides_the_context_is_in_no_image() {
 }
 
 #[test]
+fn any_name_can_be_copied() {
+    let project = Project::new("images: { api: { context: api }, one: { context: api, dockerfile: One } }")
+        .file("api/One", "FROM scratch\nCOPY ü /x/\n")
+        .file(
+            "api/Dockerfile",
+            "FROM scratch\nCOPY ü/日本 /x/\nADD [\"a+b%41 c\", \"ü\", \"/y/\"]\n",
+        );
+    // what comes from the cache has the time of then
+    project.write("api/ü/日本", project.registry.to_string());
+    project.write("api/a+b%41 c", format!("other {}", project.registry));
+    project.run(&["push-all"]).ok();
+    let (ours, theirs) = (project.registry.files("kevin-api"), project.docker_build("api", &[]));
+    assert_eq!(ours, project.registry.files(&theirs));
+    assert_eq!(ours["x/日本"], project.registry.files("kevin-one")["x/日本"]);
+}
+
+#[test]
 fn the_groups_write_bit_is_dropped() {
     let project = Project::of_images(&["api"]);
     mode(&project.path("api/data"), 0o664);

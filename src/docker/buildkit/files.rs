@@ -17,8 +17,10 @@ use bollard::fsutil::types::packet::PacketType;
 use bollard::moby::filesync::v1::file_sync_server::FileSync;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::mpsc;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
+use url::form_urlencoded;
 
 use super::folder::Folder;
 use crate::context::{CHANGED, Kind, open};
@@ -107,10 +109,8 @@ impl FileSync for Files {
 
     async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Self::DiffCopyStream>, Status> {
         let metadata = request.metadata();
-        let name = metadata.get("dir-name").and_then(|name| name.to_str().ok()).unwrap_or_default();
-        // `.dockerignore` is applied before anything is sent, so the frontend gets none to apply
-        let asked = metadata.get_all("followpaths").iter().filter_map(|path| path.to_str().ok());
-        let asked: Vec<String> = asked.map(str::to_owned).collect();
+        let name = &told(metadata, "dir-name").pop().unwrap_or_default();
+        let asked = told(metadata, "followpaths");
         debug!(
             "BuildKit asks for {} of `{}`",
             if asked.is_empty() { "all".to_owned() } else { asked.join(" ") },
@@ -142,6 +142,17 @@ impl FileSync for Files {
     async fn tar_stream(&self, _request: Request<Streaming<Packet>>) -> Result<Response<Self::TarStreamStream>, Status> {
         Err(Status::unimplemented("files are sent by DiffCopy"))
     }
+}
+
+/// What BuildKit says under this key: as it is, or, where it is not all ASCII, encoded by those that say so (moby/buildkit,
+/// `session/filesync`).
+fn told(metadata: &MetadataMap, key: &str) -> Vec<String> {
+    let is_encoded = metadata.get(format!("{key}-encoded")).is_some_and(|encoded| encoded == "1");
+    let values = metadata.get_all(key).iter().map(MetadataValue::as_bytes);
+    let plain = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    // what would end a name is encoded in it
+    let decoded = |value| form_urlencoded::parse(value).map(|(name, _)| name).collect();
+    values.map(|value| if is_encoded { decoded(value) } else { plain(value) }).collect()
 }
 
 type Packets = mpsc::Sender<Result<Packet, Status>>;
@@ -330,6 +341,19 @@ mod tests {
             .map(|packet| (packet.id, packet.data.as_slice()))
             .collect();
         assert_eq!(data, [(0, &b""[..]), (1, b"a/b"), (1, b""), (2, b"c"), (2, b"")]);
+    }
+
+    #[test]
+    fn what_buildkit_says_is_decoded_where_it_is_encoded() {
+        let mut metadata = MetadataMap::new();
+        let mut say = |key: &'static str, value: &[u8]| metadata.append(key, value.try_into().expect("valid"));
+        say("followpaths", b"%C3%BC%2Fa%26b%3Dc");
+        say("followpaths", b"a+b%2Bc%2541");
+        say("followpaths-encoded", b"1");
+        say("dir-name", "ü+%41".as_bytes());
+        assert_eq!(told(&metadata, "followpaths"), ["ü/a&b=c", "a b+c%41"]);
+        assert_eq!(told(&metadata, "dir-name"), ["ü+%41"]);
+        assert_eq!(told(&metadata, "include-patterns"), [""; 0]);
     }
 
     #[test]
