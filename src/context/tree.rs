@@ -33,7 +33,7 @@ pub struct Context {
     reads: Reads,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// Relative to the context's root.
     pub path: Box<Path>,
@@ -45,7 +45,7 @@ pub struct Entry {
     pub mtime: i64,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     Folder,
     File {
@@ -115,6 +115,16 @@ impl Context {
             }
         })?;
         Ok(!differs.into_inner() && seen.into_inner() == self.entries.len())
+    }
+
+    /// The part of it that is at this path alone, if there is something.
+    #[must_use]
+    pub fn only(&self, path: &Path) -> Self {
+        Self {
+            root: self.root.clone(),
+            entries: self.entries.iter().filter(|entry| *entry.path == *path).cloned().collect(),
+            ..Self::empty()
+        }
     }
 
     /// A context with nothing in it.

@@ -89,3 +89,26 @@ fn the_file_beside_the_dockerfile_wins() {
     project.run(&["push-all"]).ok();
     assert_eq!(project.registry.files("kevin-api").into_keys().collect::<Vec<_>>(), ["kept"]);
 }
+
+#[test]
+fn the_rules_can_be_copied_too() {
+    let project = Project::new("images:\n  beside: { context: beside }\n  alone: { context: alone }\n  argued: { context: argued }\n");
+    // what comes from the cache has the time of then
+    let rules = |image: &str| format!("# {image} of {}\ndropped\n", project.registry);
+    for (image, copy) in [
+        ("beside", "COPY kept .dockerignore /"),
+        ("alone", "COPY .dockerignore /\nLABEL kept=no"),
+        ("argued", "ARG RULES=.dockerignore\nCOPY $RULES /"),
+    ] {
+        for name in [".dockerignore", "kept", "dropped"] {
+            project.write(&format!("{image}/{name}"), rules(image));
+        }
+        project.write(&format!("{image}/Dockerfile"), format!("FROM scratch\n{copy}\n"));
+    }
+    project.run(&["push-all"]).ok();
+    for image in ["beside", "alone", "argued"] {
+        let files = project.registry.files(&format!("kevin-{image}"));
+        assert_eq!(files[".dockerignore"].content, rules(image).as_bytes(), "{image}");
+        assert_eq!(files, project.registry.files(&project.docker_build(image, &[])), "{image}");
+    }
+}

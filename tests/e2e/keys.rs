@@ -117,6 +117,16 @@ fn the_ssh_agent_is_reached_from_a_build() {
     agent.kill().and_then(|()| agent.wait()).expect("stopped");
 }
 
+/// The engine's version.
+fn major(project: &Project) -> u32 {
+    let version = project.docker(&["version", "--format", "{{.Server.Version}}"]);
+    version.split('.').next().and_then(|major| major.parse().ok()).expect("a number")
+}
+
+fn takes_named_contexts(project: &Project) -> bool {
+    !is_classic() && major(project) >= 23
+}
+
 #[test]
 fn what_the_daemon_cannot_do_is_told_before_building() {
     let project = Project::new("images:\n  api:\n    context: api\n    additional_contexts: { more: more }\n")
@@ -125,9 +135,7 @@ fn what_the_daemon_cannot_do_is_told_before_building() {
     if refused_by_classic(&project, "additional_contexts") {
         return;
     }
-    let version = project.docker(&["version", "--format", "{{.Server.Version}}"]);
-    let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).expect("a number");
-    if major < 23 {
+    if major(&project) < 23 {
         project
             .run(&["push-all"])
             .ended(2)
@@ -135,5 +143,18 @@ fn what_the_daemon_cannot_do_is_told_before_building() {
     } else {
         project.run(&["push-all"]).ok();
         assert_eq!(project.registry.files("kevin-api")["x"].content, b"from the other folder");
+    }
+}
+
+#[test]
+fn the_rules_of_an_additional_context_can_be_copied() {
+    let manifest = "images:\n  api:\n    context: api\n    additional_contexts: { more: more }\n";
+    let project = Project::new(manifest)
+        .file("api/Dockerfile", "FROM scratch\nCOPY --from=more .dockerignore /\n")
+        .file("more/.dockerignore", "x\n")
+        .file("more/x", "");
+    if takes_named_contexts(&project) {
+        project.run(&["push-all"]).ok();
+        assert_eq!(project.registry.files("kevin-api")[".dockerignore"].content, b"x\n");
     }
 }

@@ -29,6 +29,7 @@ use crate::problem::printable;
 
 const CHUNK: usize = 128 << 10;
 const PACKETS_AHEAD: usize = 8;
+const RULES: &str = ".dockerignore";
 
 /// The folders of one build, by the names that its frontend asks for them.
 #[derive(Clone)]
@@ -116,9 +117,9 @@ impl FileSync for Files {
             if asked.is_empty() { "all".to_owned() } else { asked.join(" ") },
             printable(name)
         );
-        let rules_only = asked.iter().any(|path| path == ".dockerignore");
         let folder = match self.folders.get(name) {
-            Some(_) if rules_only => Arc::new(Folder::Inline(Vec::new())),
+            // to apply them, or to copy them: it may ask once for both
+            Some(folder) if asked == [RULES] => Arc::new(folder.only(RULES)),
             Some(_) if !self.offers(name, asked) => {
                 self.outcome.fail(AsksForMore.into());
                 return Err(Status::aborted(AsksForMore.to_string()));
@@ -354,6 +355,16 @@ mod tests {
         assert_eq!(told(&metadata, "followpaths"), ["ü/a&b=c", "a b+c%41"]);
         assert_eq!(told(&metadata, "dir-name"), ["ü+%41"]);
         assert_eq!(told(&metadata, "include-patterns"), [""; 0]);
+    }
+
+    #[test]
+    fn one_name_of_a_folder_is_sent_alone() {
+        let (_dir, folder) = context(&[RULES, "a/.dockerignore", "b"]);
+        let (result, packets) = sent(&Arc::new(folder.only(RULES)));
+        result.expect("sent");
+        assert_eq!(packets[0].data, RULES.as_bytes());
+        assert_eq!(packets.len(), 2);
+        assert_eq!(Arc::new(folder.only("none")).stats().count(), 0);
     }
 
     #[test]

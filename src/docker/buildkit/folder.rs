@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Error;
@@ -53,6 +54,17 @@ impl Folder {
         let mut files = files.to_vec();
         files.sort_by(|a, b| a.path.split('/').cmp(b.path.split('/')));
         Self::Inline(files)
+    }
+
+    /// The part of it that has this name, if there is one in its top.
+    pub(super) fn only(&self, name: &str) -> Self {
+        match self {
+            Self::Context { context, .. } => Self::Context {
+                context: Arc::new(context.only(Path::new(name))),
+                links: HashMap::new(),
+            },
+            Self::Inline(files) => Self::Inline(files.iter().filter(|file| file.path == name).cloned().collect()),
+        }
     }
 
     /// Of the file at this place, in bytes.

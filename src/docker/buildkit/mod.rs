@@ -55,6 +55,9 @@ use solve::{Making, Settling, Solved};
 const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
 const DOCKERFILE_NAME: &str = "Dockerfile";
+/// Rules beside the Dockerfile go before those of the context. These have that frontends do not apply what was applied before
+/// anything is sent, and newer ones do not ask for it: in the context, `.dockerignore` is a file as any other.
+const RULES: (&str, &str) = ("Dockerfile.dockerignore", "# nothing\n");
 const TRIES: u32 = 5;
 /// A daemon has 250 streams on a connection (Go's `net/http2`), of which a build takes up to three until it ends: what it asks
 /// for meanwhile is to have some, too.
@@ -268,8 +271,8 @@ impl BuildKit {
     }
 
     async fn solve(&self, mut solve: Solve<'_>, step: &str, events: &Events) -> Result<(Solved, Session), Error> {
-        let dockerfile = Inline::file(DOCKERFILE_NAME, solve.dockerfile.as_bytes(), 0o644);
-        solve.folders.push((DOCKERFILE.to_owned(), Folder::of_inline(&[dockerfile])));
+        let dockerfile = [(DOCKERFILE_NAME, solve.dockerfile), RULES].map(|(name, text)| Inline::file(name, text.as_bytes(), 0o644));
+        solve.folders.push((DOCKERFILE.to_owned(), Folder::of_inline(&dockerfile)));
         let parts = HashMap::from([(CONTEXT.to_owned(), solve.reads.clone())]);
         let files = Files::new(std::mem::take(&mut solve.folders), parts);
         let mut tries_left = TRIES;
