@@ -42,6 +42,29 @@ fn what_stands_on_a_failure_is_not_built_and_nothing_is_pushed() {
 }
 
 #[test]
+fn what_fails_while_files_are_sent_says_why() {
+    // whether the builder stops what is sent before it says why is a matter of luck
+    let images = ["a", "b", "c", "d"];
+    let entries: String = images.iter().map(|image| format!("{image}: {{ context: {image} }}, ")).collect();
+    let project = Project::new(&format!("images: {{ {entries} }}"));
+    for image in images {
+        // what the cache has fails before anything is sent
+        let mark = project.registry.to_string().replace(':', "/");
+        let other = format!("FROM scratch AS other\nWORKDIR /{image}/{mark}\nWORKDIR more\nWORKDIR more\n");
+        let dockerfile = format!("{other}FROM scratch\nCOPY --from=other /missing-one /x\nCOPY large /large\n");
+        project.write(&format!("{image}/Dockerfile"), dockerfile);
+        let large = std::fs::File::create(project.path(&format!("{image}/large"))).expect("created");
+        large.set_len(300_000_000).expect("grown");
+    }
+    let ran = project.run(&["build"]).ended(1);
+    for image in images {
+        let said = format!("error: building {image}: ");
+        let line = ran.stderr.lines().find(|line| line.starts_with(&said));
+        assert!(line.is_some_and(|line| line.contains("missing-one")), "{image}: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn fail_fast_begins_nothing_more() {
     let project = Project::new("images:\n  a: { context: a }\n  b: { context: b }\n")
         .file("a/Dockerfile", "FROM scratch\nCOPY no /x\n")

@@ -17,6 +17,7 @@ use bollard::fsutil::types::packet::PacketType;
 use bollard::moby::filesync::v1::file_sync_server::FileSync;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendError;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
@@ -75,6 +76,14 @@ impl Files {
             folders: Arc::new(folders),
             parts: Arc::new(parts),
             outcome: Arc::default(),
+        }
+    }
+
+    /// For another build of the same.
+    pub(super) fn again(&self) -> Self {
+        Self {
+            outcome: Arc::default(),
+            ..self.clone()
         }
     }
 
@@ -204,7 +213,8 @@ fn listing(folder: Arc<Folder>) -> impl Iterator<Item = Packet> {
     })
 }
 
-/// Sends what is `wanted` until nobody asks any more.
+/// Sends what is `wanted` until nobody asks any more. That nobody takes it is no failure: the builder ends what it asked for where
+/// the build fails elsewhere, and says why.
 fn send(folder: &Folder, wanted: &std::sync::mpsc::Receiver<u32>, packets: &Packets, sent: &AtomicU64) -> Result<(), Error> {
     while let Ok(id) = wanted.recv() {
         let chunk = |data: &[u8]| -> Result<(), Error> {
@@ -216,8 +226,10 @@ fn send(folder: &Folder, wanted: &std::sync::mpsc::Receiver<u32>, packets: &Pack
             };
             Ok(packets.blocking_send(Ok(packet))?)
         };
-        send_content(folder, usize::try_from(id)?, chunk)?;
-        chunk(&[])?;
+        match send_content(folder, usize::try_from(id)?, chunk).and_then(|()| chunk(&[])) {
+            Err(error) if error.is::<SendError<Result<Packet, Status>>>() => break,
+            sent => sent?,
+        }
     }
     Ok(())
 }
@@ -342,6 +354,17 @@ mod tests {
             .map(|packet| (packet.id, packet.data.as_slice()))
             .collect();
         assert_eq!(data, [(0, &b""[..]), (1, b"a/b"), (1, b""), (2, b"c"), (2, b"")]);
+    }
+
+    #[test]
+    fn that_nobody_takes_a_file_is_no_failure() {
+        let (_dir, folder) = context(&["f"]);
+        let (packets, receiver) = mpsc::channel(1000);
+        drop(receiver);
+        let (ids, wanted) = std::sync::mpsc::channel();
+        ids.send(0).expect("sent");
+        drop(ids);
+        send(&folder, &wanted, &packets, &AtomicU64::new(0)).expect("none of ours");
     }
 
     #[test]

@@ -277,6 +277,7 @@ impl BuildKit {
         let files = Files::new(std::mem::take(&mut solve.folders), parts);
         let mut tries_left = TRIES;
         loop {
+            let files = files.again();
             let solving = self.solve_once(&solve, files.clone(), step, events);
             let tell = |sent, total| events.send(Event::sending(step, sent, total));
             let solved = metered(solving, || (files.sent(), files.asked()), tell).await;
