@@ -93,6 +93,20 @@ fn any_name_can_be_copied() {
 }
 
 #[test]
+fn a_dockerfile_can_name_many_files() {
+    // of many more, the BuildKit of 20.10 makes nothing
+    let names: Vec<_> = (0..100).map(|number| format!("{}-{number}", "n".repeat(200))).collect();
+    let dockerfile = format!("FROM scratch\nCOPY {} /all/\n", names.join(" "));
+    let project = Project::new("images: { api: { context: api } }").file("api/Dockerfile", dockerfile);
+    for name in &names {
+        project.write(&format!("api/{name}"), name);
+    }
+    project.run(&["push-all"]).ok();
+    let files = project.registry.files("kevin-api");
+    assert!(names.iter().all(|name| files[&format!("all/{name}")].content == name.as_bytes()));
+}
+
+#[test]
 fn the_groups_write_bit_is_dropped() {
     let project = Project::of_images(&["api"]);
     mode(&project.path("api/data"), 0o664);

@@ -40,6 +40,9 @@ const METHODS: [&str; 6] = [
     "/moby.sshforward.v1.SSH/ForwardAgent",
 ];
 
+/// BuildKit names each path that it asks for in a header of its own.
+const LARGEST_HEADERS: u32 = 16 << 20;
+
 /// What a build is offered.
 pub(super) struct Offer {
     pub(super) files: Files,
@@ -96,7 +99,10 @@ impl Session {
 /// Not by tonic's server: what that has accepted outlives it.
 fn serve(stream: Stream, services: Routes) -> AbortOnDropHandle<Result<(), hyper::Error>> {
     let services = TowerToHyperService::new(services.prepare());
-    let serving = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), services);
+    let mut server = http2::Builder::new(TokioExecutor::new());
+    let serving = server
+        .max_header_list_size(LARGEST_HEADERS)
+        .serve_connection(TokioIo::new(stream), services);
     AbortOnDropHandle::new(tokio::spawn(serving))
 }
 
