@@ -146,6 +146,10 @@ impl Daemon {
 
     fn export<'a>(&self, names: Names<'a>, ahead: Ahead<'a>) -> Export<'a> {
         if self.pushes_itself(names) {
+            // it names the image so, and then pushes it
+            for name in names.passing() {
+                self.passing.remember(name.to_string());
+            }
             Export::StoreAndPush(self.access.push(names))
         } else if self.replicates && !names.push_as.is_empty() {
             Export::Replicated(names.reference, ahead)
@@ -159,7 +163,7 @@ impl Daemon {
         if self.pushes_itself(names) {
             let own = names.reference;
             self.tag(&made.id, own.repository().as_str(), own.tag().as_str()).await?;
-            for name in names.push_as.iter().filter(|name| *name != own) {
+            for name in names.passing() {
                 self.untag_meanwhile(name.to_string());
             }
             return Ok(Built::elsewhere(made, reads, names));

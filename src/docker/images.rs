@@ -1,7 +1,7 @@
 //! The images that a daemon has: the names that a run gives them, and what is known of them.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use anyhow::{Context as _, Error};
 use bollard::Docker;
@@ -17,54 +17,71 @@ use crate::resolve::{Base, Source, named};
 /// Where images stand for the time of a run by names of ours. Docker takes it for a registry on this machine.
 const SIBLINGS: &str = "localhost/lattice-images";
 
-/// The names that this run gave to siblings, to be taken away again at its end.
+/// The names that images have for the time of a run alone.
 #[derive(Debug)]
-pub(super) struct SiblingNames {
+pub(super) struct PassingNames {
     /// No other run has it, so that none takes away what this one still needs.
     run: String,
+    /// What is to be taken away at its end.
     given: Mutex<BTreeSet<String>>,
 }
 
-impl SiblingNames {
+impl PassingNames {
     pub(super) fn new(run: String) -> Self {
         Self {
             run,
             given: Mutex::default(),
         }
     }
+
+    fn given(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.given.lock().expect("nobody panics with the lock")
+    }
+
+    /// Before it is given: whoever gives it may be stopped at any moment.
+    pub(super) fn remember(&self, name: String) {
+        self.given().insert(name);
+    }
 }
 
 impl Daemon {
     /// Gives the image a name that is this run's alone.
     pub(super) async fn hold(&self, image: &str, id: &Digest) -> Result<String, Error> {
-        let (repository, tag) = (format!("{SIBLINGS}/{image}"), format!("{}-{}", id.short(), self.siblings.run));
-        self.tag(id, &repository, &tag).await?;
-        let name = format!("{repository}:{tag}");
-        self.siblings
-            .given
-            .lock()
-            .expect("nobody panics with the lock")
-            .insert(name.clone());
-        Ok(name)
+        let (repository, tag) = (format!("{SIBLINGS}/{image}"), format!("{}-{}", id.short(), self.passing.run));
+        self.tag_for_now(id, &repository, &tag).await
     }
 
-    /// Takes the names away that [`Self::hold`] gave. The images stay under their own.
-    pub(super) async fn forget_siblings(&self) {
-        let given = std::mem::take(&mut *self.siblings.given.lock().expect("nobody panics with the lock"));
-        join_all(given.iter().map(|name| self.untag(name))).await;
+    /// Gives the image a name that it does not keep.
+    pub(super) async fn tag_for_now(&self, id: &Digest, repository: &str, name: &str) -> Result<String, Error> {
+        let full = format!("{repository}:{name}");
+        self.passing.remember(full.clone());
+        let (docker, id, repository, name) = (self.docker.clone(), id.clone(), repository.to_owned(), name.to_owned());
+        // the daemon carries out what nobody waits for, too: it must not come after the name is taken away
+        self.tidy
+            .spawn(async move { tag(&docker, &id, &repository, &name).await })
+            .await??;
+        Ok(full)
     }
 
-    pub(super) async fn tag(&self, id: &Digest, repository: &str, tag: &str) -> Result<(), Error> {
-        let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
-        self.docker.tag_image(id.as_str(), Some(options)).await.map_err(said)
+    /// Takes away what is left of the names that images do not keep.
+    pub(super) async fn forget_names(&self) {
+        let given = std::mem::take(&mut *self.passing.given());
+        join_all(given.iter().map(|name| untag(&self.docker, name))).await;
     }
 
+    pub(super) async fn tag(&self, id: &Digest, repository: &str, name: &str) -> Result<(), Error> {
+        tag(&self.docker, id, repository, name).await
+    }
+
+    /// Takes away a name that the image does not keep.
     pub(super) async fn untag(&self, name: &str) {
         untag(&self.docker, name).await;
+        self.passing.given().remove(name);
     }
 
     /// As [`Self::untag`], until the run ends.
     pub(super) fn untag_meanwhile(&self, name: String) {
+        self.passing.given().remove(&name);
         let docker = self.docker.clone();
         self.tidy.spawn(async move { untag(&docker, &name).await });
     }
@@ -119,6 +136,11 @@ pub(super) fn registry_host(image: &str) -> &str {
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
         _ => DOCKER_HUB,
     }
+}
+
+async fn tag(docker: &Docker, id: &Digest, repository: &str, name: &str) -> Result<(), Error> {
+    let options = TagImageOptionsBuilder::default().repo(repository).tag(name).build();
+    docker.tag_image(id.as_str(), Some(options)).await.map_err(said)
 }
 
 async fn untag(docker: &Docker, name: &str) {

@@ -45,7 +45,7 @@ use crate::registry;
 use build::{Builder, DOCKERFILE_1_4_SINCE};
 use buildkit::{BuildKit, Dialect, Push};
 use dial::Dialler;
-use images::SiblingNames;
+use images::PassingNames;
 use staging::Staging;
 
 /// What builders are given of the person and the team.
@@ -108,7 +108,7 @@ pub struct Daemon {
     /// It was found not to reach the registry.
     cut_off: AtomicBool,
     staging: Arc<Staging>,
-    siblings: SiblingNames,
+    passing: PassingNames,
     /// What goes on even if the run is stopped, so that nothing stays in the daemon.
     tidy: TaskTracker,
 }
@@ -188,7 +188,7 @@ impl Daemon {
             buildkit.network = facts.network;
             buildkit.links = facts.version.major() >= DOCKERFILE_1_4_SINCE;
         }
-        let siblings = SiblingNames::new(machine::random()[..8].to_owned());
+        let passing = PassingNames::new(machine::random()[..8].to_owned());
         let spoken = facts.version.dialect();
         let staging = Staging::new(Some(facts.docker.clone()), spoken, access.registry.clone(), access.cache.clone());
         Ok(Self {
@@ -202,7 +202,7 @@ impl Daemon {
             version: facts.version,
             store: facts.store,
             staging: Arc::new(staging),
-            siblings,
+            passing,
             tidy: TaskTracker::new(),
         })
     }
@@ -216,7 +216,7 @@ impl Daemon {
     pub async fn tidy_up(&self) {
         self.tidy.close();
         self.tidy.wait().await;
-        self.forget_siblings().await;
+        self.forget_names().await;
         self.staging.finish();
     }
 

@@ -61,10 +61,11 @@ impl Daemon {
     }
 
     async fn push_tagged(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
-        self.tag(&built.id, reference.repository().as_str(), reference.tag().as_str())
+        let name = self
+            .tag_for_now(&built.id, reference.repository().as_str(), reference.tag().as_str())
             .await?;
         let pushed = self.push(reference, step, events).await;
-        self.untag(&reference.to_string()).await;
+        self.untag(&name).await;
         pushed
     }
 

@@ -135,6 +135,13 @@ pub struct Names<'a> {
     pub push_as: &'a [Reference],
 }
 
+impl<'a> Names<'a> {
+    /// Those for the registry that a daemon is not to keep.
+    pub(super) fn passing(self) -> impl Iterator<Item = &'a Reference> {
+        self.push_as.iter().filter(move |name| *name != self.reference)
+    }
+}
+
 /// A build and what this run asks of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Recipe<'a> {

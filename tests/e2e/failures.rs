@@ -218,7 +218,56 @@ fn a_registry_that_fails_is_told_of_while_the_daemon_tries_again() {
     Ran::of(child.wait_with_output().expect("ended")).ended(130);
     let note = format!("note: the registry {host} does not take it: the daemon tries again in 5 s");
     assert!(seen.contains(&note) && seen.contains("nothing was published"), "{seen}");
+    assert_eq!(tags(&project, &host), "latest");
     project.docker(&["image", "rm", "--no-prune", &format!("{host}/x/kevin-api")]);
+}
+
+/// Of the image in the daemon.
+fn tags(project: &Project, host: &str) -> String {
+    let tags = project.docker(&["image", "ls", "--format", "{{.Tag}}", &format!("{host}/x/kevin-api")]);
+    tags.trim().to_owned()
+}
+
+#[test]
+fn an_image_keeps_no_name_in_the_daemon_when_its_build_is_stopped_while_it_pushes() {
+    if needs_no_daemon() || !push_is_part_of_the_build() {
+        return;
+    }
+    let host = failing_registry(&provided("LATTICE_TEST_REGISTRY"), b"PUT /v2/x/kevin-api/blobs/");
+    let project = Project::of_images(&["api"]).with("LATTICE_IMAGES_REGISTRY", format!("{host}/x"));
+    let mut child = project.start(&["push-all"]);
+    let mut seen = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    while !seen.contains("retrying in") && stderr.read_line(&mut seen).expect("read") > 0 {}
+    interrupt(child.id());
+    stderr.read_to_string(&mut seen).expect("read");
+    Ran::of(child.wait_with_output().expect("ended")).ended(130);
+    assert_eq!(tags(&project, &host), "", "{seen}");
+}
+
+#[test]
+fn no_name_is_left_behind_when_a_run_is_stopped_while_it_gives_one() {
+    if needs_no_daemon() {
+        return;
+    }
+    // of an earlier run there may be one
+    let image = format!("stopped-{}", std::process::id());
+    let project = Project::of_images(&[&image]);
+    let daemon = provided("DOCKER_HOST");
+    let daemon = PathBuf::from(daemon.strip_prefix("unix://").expect("a socket"));
+    let proxy = StoppingDaemon::start(daemon, &project.path("proxy.sock"), "/tag?");
+    let project = project.with("DOCKER_HOST", &proxy.address);
+    let mut child = project.start(&["build"]);
+    proxy.stopped.recv().expect("it names the image");
+    interrupt(child.id());
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    let mut seen = String::new();
+    while !seen.contains("note: stopping") && stderr.read_line(&mut seen).expect("read") > 0 {}
+    proxy.go_on.send(()).expect("it goes on");
+    stderr.read_to_string(&mut seen).expect("read");
+    Ran::of(child.wait_with_output().expect("ended")).ended(130);
+    let name = format!("localhost/lattice-images/kevin-{image}");
+    assert_eq!(project.docker(&["image", "ls", "--quiet", &name]), "", "{seen}");
 }
 
 #[test]
