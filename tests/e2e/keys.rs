@@ -147,6 +147,24 @@ fn what_the_daemon_cannot_do_is_told_before_building() {
 }
 
 #[test]
+fn an_additional_context_may_be_called_as_the_main_ones_are() {
+    let project = Project::new("images:\n  api:\n    context: api\n    additional_contexts: { context: more, dockerfile: other }\n").file(
+        "api/Dockerfile",
+        "FROM scratch\nCOPY data /main\nCOPY --from=context data /more\nCOPY --from=dockerfile data /other\n",
+    );
+    if !takes_named_contexts(&project) {
+        return;
+    }
+    for folder in ["api", "more", "other"] {
+        project.write(&format!("{folder}/data"), folder);
+    }
+    project.run(&["push-all"]).ok();
+    let files = project.registry.files("kevin-api");
+    let found = ["main", "more", "other"].map(|path| String::from_utf8_lossy(&files[path].content));
+    assert_eq!(found, ["api", "more", "other"]);
+}
+
+#[test]
 fn the_rules_of_an_additional_context_can_be_copied() {
     let manifest = "images:\n  api:\n    context: api\n    additional_contexts: { more: more }\n";
     let project = Project::new(manifest)

@@ -413,8 +413,17 @@ fn folders(reading: &Reading) -> Result<Vec<(String, Folder)>, Error> {
     let named = reading
         .named
         .iter()
-        .map(|(name, context)| Ok((name.clone(), Folder::of_context(Arc::clone(context))?)));
+        .map(|(name, context)| Ok((folder_name(name), Folder::of_context(Arc::clone(context))?)));
     [Ok(context)].into_iter().chain(named).collect()
+}
+
+/// What the folder of an additional context is called: where its own name is that of a main one, with a sign before it that no
+/// context has there (docker/buildx, `build`).
+fn folder_name(additional: &str) -> String {
+    match additional {
+        CONTEXT | DOCKERFILE => format!("_{additional}"),
+        _ => additional.to_owned(),
+    }
 }
 
 /// Builds that read other parts of a folder would take each other's files away.

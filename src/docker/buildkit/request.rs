@@ -7,9 +7,9 @@ use bollard::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry, SolveRequest}
 use serde_json::{Value, json};
 
 use super::super::recipe::Recipe;
-use super::DOCKERFILE_NAME;
 use super::gateway::Question;
 use super::replica::{Compared, Replica};
+use super::{DOCKERFILE_NAME, folder_name};
 use crate::manifest::NamedContext;
 use crate::reference::Reference;
 
@@ -109,7 +109,7 @@ pub(super) fn of_recipe<'a>(recipe: Recipe<'_>, export: Export<'a>, network: Opt
     }
     for (name, context) in &build.additional_contexts {
         match context {
-            NamedContext::Folder(_) => set(format!("context:{name}"), &format!("local:{name}")),
+            NamedContext::Folder(_) => set(format!("context:{name}"), &format!("local:{}", folder_name(name))),
             NamedContext::Image(image) => set(format!("context:{name}"), image),
         }
     }
