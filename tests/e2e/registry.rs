@@ -239,6 +239,8 @@ pub struct Entry {
     pub mtime: u64,
     /// Of a file its content, of a link its target.
     pub content: Vec<u8>,
+    /// Its extended attributes.
+    pub attributes: BTreeMap<String, Vec<u8>>,
 }
 
 fn apply(files: &mut BTreeMap<String, Entry>, mut entry: tar::Entry<'_, impl Read>) {
@@ -249,6 +251,7 @@ fn apply(files: &mut BTreeMap<String, Entry>, mut entry: tar::Entry<'_, impl Rea
         files.retain(|path, _| *path != removed && !path.starts_with(&format!("{removed}/")));
         return;
     }
+    let attributes = attributes(&mut entry);
     let header = entry.header().clone();
     let number = |value: std::io::Result<u64>| value.expect("a number");
     let mut content = Vec::new();
@@ -274,8 +277,19 @@ fn apply(files: &mut BTreeMap<String, Entry>, mut entry: tar::Entry<'_, impl Rea
             // a folder's time is when something was put into it
             mtime: if folder { 0 } else { number(header.mtime()) },
             content,
+            attributes,
         },
     );
+}
+
+fn attributes(entry: &mut tar::Entry<'_, impl Read>) -> BTreeMap<String, Vec<u8>> {
+    let records = entry.pax_extensions().expect("read").into_iter().flatten();
+    let records = records.map(|record| record.expect("a record"));
+    let attributes = records.filter_map(|record| {
+        let name = record.key().ok()?.strip_prefix("SCHILY.xattr.")?;
+        Some((name.to_owned(), record.value_bytes().to_owned()))
+    });
+    attributes.collect()
 }
 
 /// A registry of a test's own, which asks for a password. It stops with the test.

@@ -268,6 +268,32 @@ fn what_cannot_be_made_again_a_builder_pushes() {
     assert_eq!(files["usr/bin/tool"].content, b"tool");
 }
 
+/// What a program needs to open raw sockets (Linux, `capabilities(7)`): `cap_net_raw+ep`.
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[test]
+fn what_an_archive_has_of_extended_attributes_is_kept() {
+    if !can_be_apart() {
+        return;
+    }
+    let mut archive = tar::Builder::new(Vec::new());
+    let record = ("SCHILY.xattr.security.capability", &CAPABILITY[..]);
+    archive.append_pax_extensions([record]).expect("appended");
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(4);
+    archive.append_data(&mut header, "ping", &b"ping"[..]).expect("appended");
+    let door = Door::buildkit(None);
+    let project = beside(&door, &["web"])
+        .file("web/Dockerfile", "FROM scratch\nADD ping.tar /bin/\n")
+        .file("web/ping.tar", archive.into_inner().expect("finished"));
+    project.run(&["push-all", "-v"]).ok();
+    let files = project.registry.files("kevin-web");
+    assert_eq!(files["bin/ping"].attributes["security.capability"], CAPABILITY);
+}
+
 #[test]
 fn a_file_that_changes_before_a_client_uploads_it_is_an_error() {
     if !can_be_apart() {

@@ -11,6 +11,8 @@ use crate::docker::buildkit::folder::{Folder, Form, form, nanoseconds, seconds, 
 use crate::docker::buildkit::llb::{Copy, Step};
 
 const LINK_MODE: u32 = 0o777;
+/// Of `SELinux`, on whatever a machine that has it keeps.
+const LABEL: &str = "security.selinux";
 /// More would take too much memory.
 pub(super) const MOST_ENTRIES: usize = 20_000;
 /// POSIX `ustar` writes it into the header of each entry.
@@ -115,7 +117,7 @@ pub(super) fn take<'e>(entries: impl Iterator<Item = (&'e String, &'e mut Entry)
             }
             _ => false,
         };
-        if !is_same || stat.uid != 0 || stat.gid != 0 {
+        if !is_same || stat.uid != 0 || stat.gid != 0 || has_attributes(stat) {
             return None;
         }
         // equal content may come from its cache, with the time of then
@@ -125,6 +127,12 @@ pub(super) fn take<'e>(entries: impl Iterator<Item = (&'e String, &'e mut Entry)
         }
     }
     Some(())
+}
+
+/// Whether it has extended attributes, such as an archive may give it: the builder may write them into the layer. A label is the
+/// machine's.
+fn has_attributes(stat: &Stat) -> bool {
+    stat.xattrs.keys().any(|name| name != LABEL)
 }
 
 struct Layer<'b> {
@@ -367,6 +375,23 @@ mod tests {
         let tree = ["to", "to/in", "to/in/it 700"];
         assert_eq!(shape(vec![unpacked("/packed.tar")], &[]).expect("known"), tree);
         assert!(shape(vec![unpacked("/file")], &[]).is_none());
+    }
+
+    #[test]
+    fn what_has_extended_attributes_is_left_to_the_builder() {
+        let mut tree = lay(&[Step::Copy(copy("/file", "/"))], &sent(), &BTreeSet::new()).expect("known");
+        let sent = &sent()["context"];
+        let listed = |names: &[&str]| {
+            let stat = sent.stats.iter().find(|(path, _)| path == "file\0").map(|(_, stat)| stat.clone());
+            let xattrs = names.iter().map(|name| ((*name).to_owned(), b"x".to_vec())).collect();
+            Stat {
+                xattrs,
+                ..stat.expect("it was sent")
+            }
+        };
+        let mut is_taken = |names: &[&str]| take(tree.iter_mut(), &[listed(names)]).is_some();
+        assert!(is_taken(&[]) && is_taken(&[LABEL]));
+        assert!(!is_taken(&["security.capability"]) && !is_taken(&[LABEL, "user.mine"]));
     }
 
     #[test]
