@@ -60,6 +60,45 @@ fn modules() -> Vec<(String, PathBuf, String)> {
         .collect()
 }
 
+/// What stands behind `crate::`: a name, or in braces several, each as far as `::` and the like.
+fn imports(text: &str) -> Vec<String> {
+    let name = |path: &str| path.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    let named = |import: &str| match import.strip_prefix('{') {
+        Some(group) => outermost(group).into_iter().map(name).collect(),
+        None => vec![name(import)],
+    };
+    text.split("crate::").skip(1).flat_map(named).collect()
+}
+
+/// The parts of a group up to its closing brace; what is in braces of their own is not parted.
+fn outermost(group: &str) -> Vec<&str> {
+    let (mut parts, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            '}' => {
+                parts.push(&group[start..at]);
+                break;
+            }
+            ',' if depth == 0 => {
+                parts.push(&group[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts
+}
+
+#[test]
+fn all_imports_are_seen() {
+    let text = "use crate::plan::{Plan, Work};\nuse crate::{release, report::{self, Form}, run as other};\n\
+                use crate::{\n    guard,\n    git::{Repository, Revision},\n    user,\n};\nfn f() { crate::timing::part(\"x\") }\n";
+    let seen = ["plan", "release", "report", "run", "guard", "git", "user", "", "timing"];
+    assert_eq!(imports(text), seen);
+}
+
 fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
@@ -71,8 +110,7 @@ fn no_module_imports_upward() {
             continue;
         }
         let own = layer(&module).unwrap_or_else(|| panic!("`{module}` is in no layer: put it into the picture and into this test"));
-        for import in text.split("crate::").skip(1) {
-            let imported: String = import.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        for imported in imports(&text) {
             let Some(below) = layer(&imported) else { continue };
             assert!(
                 below >= own,
