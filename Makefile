@@ -22,7 +22,7 @@ test: ## all tests, against a real Docker daemon and a real registry
 	@tests/provision/test
 
 .PHONY: test-engines
-test-engines: ## the end-to-end tests against a current Docker engine, with either image store, and its BuildKit alone
+test-engines: ## the end-to-end tests against a current Docker engine, with either image store, and its BuildKit alone (as root)
 	@tests/provision/test-engines
 
 .PHONY: test-unit
