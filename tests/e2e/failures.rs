@@ -190,11 +190,17 @@ fn no_registry() {
     assert!(!ran.stderr.contains("built"), "before any build: {}", ran.stderr);
 }
 
+fn in_failing_registry(host: &str) -> (Project, String) {
+    let project = Project::of_images(&["api"]);
+    let registry = format!("{host}/{}", project.registry.path());
+    (project.with("LATTICE_IMAGES_REGISTRY", &registry), registry)
+}
+
 #[test]
 fn a_registry_that_takes_nothing_is_told_of_before_any_build() {
     let host = failing_registry(&provided("LATTICE_TEST_REGISTRY"), b"POST ");
-    let project = Project::of_images(&["api"]).with("LATTICE_IMAGES_REGISTRY", format!("{host}/x"));
-    let ran = project.run(&["push-all"]).ended(1).says(&[&format!("{host}/x/kevin-api"), "500"]);
+    let (project, registry) = in_failing_registry(&host);
+    let ran = project.run(&["push-all"]).ended(1).says(&[&format!("{registry}/kevin-api"), "500"]);
     assert!(!ran.stderr.contains("built"), "before any build: {}", ran.stderr);
 }
 
@@ -204,7 +210,7 @@ fn a_registry_that_fails_is_told_of_while_the_daemon_tries_again() {
         return;
     }
     let host = failing_registry(&provided("LATTICE_TEST_REGISTRY"), b"PATCH ");
-    let project = Project::of_images(&["api"]).with("LATTICE_IMAGES_REGISTRY", format!("{host}/x"));
+    let (project, registry) = in_failing_registry(&host);
     if project.has_containerd_store() {
         project.run(&["push-all"]).ended(1).says(&["pushing api", "nothing was pushed"]);
         return;
@@ -218,13 +224,13 @@ fn a_registry_that_fails_is_told_of_while_the_daemon_tries_again() {
     Ran::of(child.wait_with_output().expect("ended")).ended(130);
     let note = format!("note: the registry {host} does not take it: the daemon tries again in 5 s");
     assert!(seen.contains(&note) && seen.contains("nothing was published"), "{seen}");
-    assert_eq!(tags(&project, &host), "latest");
-    project.docker(&["image", "rm", "--no-prune", &format!("{host}/x/kevin-api")]);
+    assert_eq!(tags(&project, &registry), "latest");
+    project.docker(&["image", "rm", "--no-prune", &format!("{registry}/kevin-api")]);
 }
 
 /// Of the image in the daemon.
-fn tags(project: &Project, host: &str) -> String {
-    let tags = project.docker(&["image", "ls", "--format", "{{.Tag}}", &format!("{host}/x/kevin-api")]);
+fn tags(project: &Project, registry: &str) -> String {
+    let tags = project.docker(&["image", "ls", "--format", "{{.Tag}}", &format!("{registry}/kevin-api")]);
     tags.trim().to_owned()
 }
 
@@ -242,7 +248,7 @@ fn an_image_keeps_no_name_in_the_daemon_when_its_build_is_stopped_while_it_pushe
     interrupt(child.id());
     stderr.read_to_string(&mut seen).expect("read");
     Ran::of(child.wait_with_output().expect("ended")).ended(130);
-    assert_eq!(tags(&project, &host), "", "{seen}");
+    assert_eq!(tags(&project, &format!("{host}/x")), "", "{seen}");
 }
 
 #[test]

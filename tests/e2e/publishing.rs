@@ -86,8 +86,9 @@ fn what_was_deleted_is_noticed_and_put_right() {
 #[test]
 fn a_base_that_moves_is_told_and_built_upon_by_its_digest() {
     let elsewhere = OwnRegistry::start(None);
-    let base = format!("{}/base:1", elsewhere.host);
-    let project = Project::new("images: { api: { context: api } }").file("api/Dockerfile", format!("FROM {base}\nLABEL a=b\n"));
+    let project = Project::new("images: { api: { context: api } }");
+    let base = format!("{}/{}/base:1", elsewhere.host, project.registry.path());
+    let project = project.file("api/Dockerfile", format!("FROM {base}\nLABEL a=b\n"));
     let publish = |content: &str| {
         project.write("base/Dockerfile", format!("FROM scratch\nLABEL of={base}\nCOPY data /data\n"));
         project.write("base/data", content);

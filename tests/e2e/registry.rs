@@ -46,6 +46,11 @@ impl Registry {
         }
     }
 
+    /// That of its project, which is in the names of all images that the project's tests make.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// With `user:password` in base64.
     pub fn with_credentials(&self, credentials: &str) -> Self {
         Self {

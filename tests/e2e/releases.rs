@@ -43,9 +43,8 @@ impl Faults {
 
     /// The same project, seen through the proxy.
     pub fn before(&self, project: Project) -> Project {
-        let path = project.registry.to_string();
-        let path = path.split_once('/').expect("a path").1.to_owned();
-        project.with("LATTICE_IMAGES_REGISTRY", format!("{}/{path}", self.front().host))
+        let registry = format!("{}/{}", self.front().host, project.registry.path());
+        project.with("LATTICE_IMAGES_REGISTRY", registry)
     }
 }
 
@@ -489,8 +488,9 @@ fn what_was_rolled_back_in_one_of_two_channels_counts_for_both() {
 #[test]
 fn stable_stands_only_on_bases_that_their_registries_tell() {
     let elsewhere = OwnRegistry::start(None);
-    let base = format!("{}/base:1", elsewhere.host);
-    let project = Project::new("images: { base: { context: base, push: false }, api: { context: api } }")
+    let project = Project::new("images: { base: { context: base, push: false }, api: { context: api } }");
+    let base = format!("{}/{}/base:1", elsewhere.host, project.registry.path());
+    let project = project
         .file(
             "elsewhere/Dockerfile",
             format!("FROM scratch\nLABEL of={base}\nCOPY Dockerfile /base\n"),
@@ -521,7 +521,7 @@ fn stable_stands_only_on_bases_that_their_registries_tell() {
     fs::remove_dir_all(project.home().join(".cache")).expect("removed");
     project.run(&["push-all"]).ok().says(&["what the daemon has of it is taken"]);
     refused_by_the_guard(&project, &PUSH_STABLE, &says);
-    let alone = format!("alone-{}:1", base.rsplit(':').nth(1).expect("a port").replace('/', "-"));
+    let alone = format!("{}/alone:1", project.registry.path());
     project.docker(&["tag", &base, &alone]);
     project.write("base/Dockerfile", format!("FROM {alone}\n"));
     project.git(&["commit", "-qam", "alone"]);
@@ -782,15 +782,18 @@ fn what_a_build_fetches_unchecked_is_told_once_an_image() {
     project.run(&["build", "api"]).ok().says(&["api/Dockerfile:3: `api` fetches"]);
 }
 
-/// Of a base, and an image that is FROM it, with two files of which its Dockerfile reads none.
-fn from_a_base_with_triggers(base: &str) -> Project {
+/// Of a base of this host, and an image that is FROM it, with two files of which its Dockerfile reads none; and the base's name.
+fn from_a_base_with_triggers(host: &str) -> (Project, String) {
+    let project = Project::new("images: { api: { context: api } }");
+    let base = format!("{host}{}/triggers:1", project.registry.path());
     let dockerfile = format!("FROM scratch\nLABEL of={base}\nONBUILD COPY data /data\n");
-    let project = Project::new("images: { api: { context: api } }").file("base/Dockerfile", dockerfile);
-    project.docker(&["build", "-q", "-t", base, "base"]);
-    project
+    let project = project.file("base/Dockerfile", dockerfile);
+    project.docker(&["build", "-q", "-t", &base, "base"]);
+    let project = project
         .file("api/Dockerfile", format!("FROM {base}\nLABEL a=b\n"))
         .file("api/data", "one")
-        .file("api/other", "one")
+        .file("api/other", "one");
+    (project, base)
 }
 
 fn reads_what_its_base_defers(project: &Project) {
@@ -812,15 +815,15 @@ fn reads_what_its_base_defers(project: &Project) {
 #[test]
 fn what_a_base_reads_by_onbuild_counts_from_the_first_run_on() {
     let elsewhere = OwnRegistry::start(None);
-    let base = format!("{}/triggers:1", elsewhere.host);
-    let project = from_a_base_with_triggers(&base);
+    let (project, base) = from_a_base_with_triggers(&format!("{}/", elsewhere.host));
     project.docker(&["push", "-q", &base]);
     reads_what_its_base_defers(&project);
     let before = elsewhere.log().len();
     assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "up to date");
     let log = elsewhere.log();
     let asked: Vec<&str> = log[before..].lines().filter(|line| line.starts_with("127.0.0.1 - - ")).collect();
-    let is_first = |line: &&str| line.contains("\"GET /v2/ ") || line.contains("\"HEAD /v2/triggers/manifests/1");
+    let head = format!("\"HEAD /v2/{}/triggers/manifests/1", project.registry.path());
+    let is_first = |line: &&str| line.contains("\"GET /v2/ ") || line.contains(&head);
     assert!(asked.iter().all(is_first), "{asked:#?}");
     // the registry does not tell any more, and the daemon does
     drop(elsewhere);
@@ -833,8 +836,7 @@ fn what_a_base_that_only_the_daemon_has_reads_by_onbuild_counts() {
     if builders::needs_no_daemon() {
         return;
     }
-    let base = format!("onbuild-{}:1", provided("LATTICE_TEST_REGISTRY").replace(['.', ':'], "-"));
-    let project = from_a_base_with_triggers(&base);
+    let (project, base) = from_a_base_with_triggers("");
     // a digest that another repository gave it means nothing under this name
     let other = format!("{}/other", project.registry);
     project.docker(&["tag", &base, &other]);

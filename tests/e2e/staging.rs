@@ -204,8 +204,7 @@ fn where_the_daemon_does_not_reach_the_registry_the_client_pushes() {
     // only the client goes through this proxy
     let runtime = Runtime::new().expect("a runtime");
     let proxy = runtime.block_on(Tunnel::start(&provided("LATTICE_TEST_REGISTRY")));
-    let path = project.registry.to_string();
-    let path = path.split_once('/').expect("a path").1.to_owned();
+    let path = project.registry.path().to_owned();
     let manifest = fs::read_to_string(project.path("images.yaml")).expect("read");
     project.write("images.yaml", format!("insecure_registries: [registry.invalid]\n{manifest}"));
     let address = format!("http://{}", proxy.host);

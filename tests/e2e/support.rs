@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -45,6 +46,7 @@ impl Project {
     pub fn in_registry(manifest: &str, host: &str) -> Self {
         static PROJECTS: AtomicU32 = AtomicU32::new(0);
         let path = format!("t{}-{}", std::process::id(), PROJECTS.fetch_add(1, Ordering::Relaxed));
+        note(&path);
         let dir = tempfile::tempdir().expect("a folder");
         for folder in ["work", "home"] {
             fs::create_dir(dir.path().join(folder)).expect("created");
@@ -226,6 +228,14 @@ impl Project {
         self.docker(&["push", "-q", &reference]);
         name
     }
+}
+
+/// By what is noted, `tests/provision/down` tells the images of tests from others in the daemon.
+fn note(path: &str) {
+    let notes = OpenOptions::new().create(true).append(true).open(provided("LATTICE_TEST_PROJECTS"));
+    notes
+        .and_then(|mut notes| notes.write_all(format!("{path}\n").as_bytes()))
+        .expect("noted");
 }
 
 /// A run that hangs is ended, so that its test fails with what it has said.
