@@ -147,8 +147,25 @@ impl Dockerfile {
             None if self.has_foreign_frontend() => Ok(self.stages.len().checked_sub(1)),
             None => Err(DockerfileError::new(
                 self.stages.first().map_or(1, |stage| stage.line),
-                format!("there is no stage `{target}` (stages: {})", self.stage_list()),
+                format!("there is no stage `{target}` ({})", self.named_stages()),
             )),
+        }
+    }
+
+    /// Whether there is a stage for `target`, as far as that can be told.
+    #[must_use]
+    pub fn has_target(&self, target: &str) -> bool {
+        self.target(Some(target)).is_ok()
+    }
+
+    /// For messages: those that a target can name.
+    #[must_use]
+    pub fn named_stages(&self) -> String {
+        let names: Vec<_> = self.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
+        if names.is_empty() {
+            "no stage has a name".to_owned()
+        } else {
+            format!("stages with a name: {}", names.join(", "))
         }
     }
 

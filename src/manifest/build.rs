@@ -46,10 +46,11 @@ impl Reader<'_> {
                 .hint("the folder its Dockerfile copies from, relative to the manifest")
         })?;
         let context = self.context(context_key)?;
+        let dockerfile = self.dockerfile(keys, context_key, &context)?;
         Ok(Build {
-            dockerfile: self.dockerfile(keys, context_key, &context)?,
+            target: keys.last("target").map(|node| self.target(node, &dockerfile)).transpose()?,
+            dockerfile,
             context,
-            target: keys.last("target").map(|node| self.text(node, "target")).transpose()?,
             args: self.mapping(keys, "args")?,
             labels: self.mapping(keys, "labels")?,
             platforms: keys
@@ -107,6 +108,20 @@ impl Reader<'_> {
         let parsed =
             dockerfile::parse(&text).map_err(|error| Problem::usage(format!("{file}:{}: {}", error.line, printable(&error.message))))?;
         Ok(DockerfileSource { path, file, text, parsed })
+    }
+
+    fn target(&self, node: &Node, dockerfile: &DockerfileSource) -> Result<String, Problem> {
+        let target = self.text(node, "target")?;
+        if dockerfile.parsed.has_target(&target) {
+            return Ok(target);
+        }
+        let message = format!(
+            "`target`: there is no stage `{}` in {} ({})",
+            printable(&target),
+            dockerfile.file,
+            printable(&dockerfile.parsed.named_stages())
+        );
+        Err(self.fail(node.line, message).hint("`FROM ... AS NAME` names a stage"))
     }
 
     fn platforms(&self, node: &Node) -> Result<Vec<String>, Problem> {

@@ -5,9 +5,9 @@ use tempfile::TempDir;
 /// A folder with two contexts, `one` and `two`, and this manifest.
 fn folder(manifest: impl AsRef<[u8]>) -> TempDir {
     let dir = tempfile::tempdir().expect("a folder");
-    for context in ["one", "two"] {
+    for (context, dockerfile) in [("one", "FROM scratch\n"), ("two", "FROM scratch AS t\nFROM t AS debug\n")] {
         fs::create_dir(dir.path().join(context)).expect("created");
-        fs::write(dir.path().join(context).join("Dockerfile"), "FROM scratch\n").expect("written");
+        fs::write(dir.path().join(context).join("Dockerfile"), dockerfile).expect("written");
     }
     fs::write(dir.path().join(FILE_NAME), manifest).expect("written");
     dir
@@ -111,7 +111,7 @@ fn an_inline_dockerfile_wins_over_a_more_general_file() {
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn bad_manifests_get_one_message_with_their_line() {
     let one = "images:\n  a: { context: one }\n";
-    let cases: [(String, &str); 66] = [
+    let cases: [(String, &str); 68] = [
         (String::new(), "images.yaml is empty"),
         ("# only a comment\n".into(), "images.yaml is empty"),
         ("images:\n".into(), "images.yaml:1: `images` is nothing, not a map"),
@@ -307,6 +307,14 @@ fn bad_manifests_get_one_message_with_their_line() {
             "images.yaml:3: in `context`: `${SET` has no closing `}`",
         ),
         ("images: *none\n".into(), "images.yaml:1: "),
+        (
+            "images:\n  a:\n    context: one\n    target: nope\n".into(),
+            "images.yaml:4: `target`: there is no stage `nope` in one/Dockerfile (no stage has a name)",
+        ),
+        (
+            "defaults: { target: nope }\nimages:\n  a: { context: two }\n".into(),
+            "images.yaml:1: `target`: there is no stage `nope` in two/Dockerfile (stages with a name: t, debug)",
+        ),
         (
             "images:\n  a: { context: one }\n---\nimages: {}\n".into(),
             "a second document begins here",

@@ -60,15 +60,28 @@ pub fn parse(text: &str) -> Result<Node, YamlError> {
 
 fn read(text: &str, options: Options) -> Result<Spanned<Raw>, YamlError> {
     serde_yaml::from_str_with_options(text, options).map_err(|error| {
-        let error = error.without_snippet();
-        let message = match error {
-            serde_yaml::Error::MultipleDocuments { .. } => "a second document begins here; a manifest is one".to_owned(),
-            serde_yaml::Error::Budget { .. } => "it is too much for a manifest once its aliases are resolved".to_owned(),
-            other => without_position(&other.to_string()).to_owned(),
-        };
         let line = error.location().map_or(1, |at| line(&at));
+        let message = told(&error);
         YamlError { line, message }
     })
+}
+
+/// Where the parser names its own types and limits, its words are for programmers.
+fn told(error: &serde_yaml::Error) -> String {
+    use serde_yaml::Error;
+    let told = match error {
+        Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => return told(error),
+        Error::MultipleDocuments { .. } => "a second document begins here; a manifest is one",
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => "it is too much for a manifest once its aliases are resolved",
+        // values may be nothing
+        Error::NullIntoString { .. } => "a key is nothing; it must be a text",
+        Error::RecursiveReferencesRequireWeakTypes { .. } => "an alias stands within what it stands for",
+        other => return without_position(&other.to_string()).to_owned(),
+    };
+    told.to_owned()
 }
 
 /// The parser's message without ` at line 1, column 2`: the position goes before it, in our own form.
@@ -228,14 +241,19 @@ mod tests {
         assert_eq!(scalar("é: &n 1.50\nb: *n\n", &["b"]).0, "1.50");
     }
 
-    #[test]
-    fn what_is_wrong_has_its_line() {
-        let nested = "[".repeat(5000);
+    /// Ten times as much in each line.
+    fn bomb() -> String {
         let mut bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
         for (name, of) in ["b", "c", "d", "e", "f", "g", "h"].iter().zip(["a", "b", "c", "d", "e", "f", "g"]) {
             let aliases = format!("*{of},").repeat(10);
             bomb.push_str(&format!("{name}: &{name} [{aliases}]\n"));
         }
+        bomb
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_line() {
+        let nested = "[".repeat(5000);
         for (text, line) in [
             ("a: 1\nb:\n  c: 2\n  c: 3\n", 4),
             ("a:\n\tb: 2\n", 2),
@@ -246,6 +264,20 @@ mod tests {
         ] {
             assert_eq!(parse(text).expect_err(text).line, line, "{text:.40}");
         }
-        assert!(parse(&bomb).is_err());
+    }
+
+    #[test]
+    fn what_the_parser_means_for_programmers_is_said_for_people() {
+        let too_much = "it is too much for a manifest once its aliases are resolved";
+        for (text, line, message) in [
+            (bomb().as_str(), 6, too_much),
+            ("a: 1\n~: 2\n", 2, "a key is nothing; it must be a text"),
+            ("a:\n  b: &b\n    c: *b\n", 3, "an alias stands within what it stands for"),
+            ("a: &a [*a]\n", 1, "an alias stands within what it stands for"),
+            ("a: b\n---\nc: d\n", 3, "a second document begins here; a manifest is one"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert_eq!((error.line, error.message.as_str()), (line, message), "{text:.40}");
+        }
     }
 }

@@ -65,7 +65,7 @@ fn only_what_the_target_needs_is_named() {
 #[test]
 fn an_unknown_target_is_told_the_stages() {
     let error = read("FROM a AS one\nFROM b\n").stages_up_to(Some("tow"));
-    let message = "Dockerfile line 1: there is no stage `tow` (stages: one, 1)";
+    let message = "Dockerfile line 1: there is no stage `tow` (stages with a name: one)";
     assert_eq!(error.expect_err("unknown").to_string(), message);
 }
 
