@@ -37,7 +37,9 @@ pub fn bases(build: &Build) -> Result<BTreeSet<(String, String)>, Problem> {
         })?;
         for base in references.into_iter().filter(|reference| reference.kind == ReferenceKind::From) {
             let name = build.additional_contexts.get(&base.name).map_or(Some(base.name.as_str()), image);
-            bases.extend(name.map(|name| (name.to_owned(), base.platform.unwrap_or_else(|| platform.clone()))));
+            // what a base defers hardly differs by platform, so one that is not known is taken for the build's
+            let of_base = base.platform.filter(|platform| !platform.is_empty());
+            bases.extend(name.map(|name| (name.to_owned(), of_base.unwrap_or_else(|| platform.clone()))));
         }
     }
     Ok(bases)
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn what_stages_are_from_is_told_with_its_platform() {
-        let text = "ARG B=debian:12\nFROM --platform=linux/arm64 $B AS one\nFROM x.io/not-needed\nFROM named\nCOPY --from=one /a /a\nCOPY --from=x.io/tool /b /b\n";
+        let text = "ARG B=debian:12\nFROM --platform=linux/arm64 $B AS one\nFROM x.io/not-needed\nFROM --platform=$BUILDPLATFORM x.io/go AS two\nFROM named\nCOPY --from=one /a /a\nCOPY --from=two /a /a\nCOPY --from=x.io/tool /b /b\n";
         let mut build = one_build(text);
         let named = NamedContext::Image("docker-image://x.io/context:1".to_owned());
         build.additional_contexts.insert("named".to_owned(), named);
@@ -149,6 +151,8 @@ mod tests {
             ("debian:12", "linux/arm64"),
             ("x.io/context:1", "linux/amd64"),
             ("x.io/context:1", "linux/s390x"),
+            ("x.io/go", "linux/amd64"),
+            ("x.io/go", "linux/s390x"),
         ];
         let expected = expected.map(|(name, platform)| (name.to_owned(), platform.to_owned())).into();
         assert_eq!(bases(&build).expect("found"), expected);

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Error};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use super::utilities::canonical;
+use crate::manifest::canonical;
 use crate::reference::Digest;
 use crate::registry::{Manifest, Remote};
 
@@ -27,7 +27,7 @@ pub(super) async fn combined(repository: &Remote, parts: &[Part], platforms: &[S
         descriptors(&manifest, &part.platforms)
     });
     let mut descriptors = try_join_all(of_part).await?.concat();
-    let place = |descriptor: &Value| platforms.iter().position(|platform| canonical(platform) == platform_of(descriptor));
+    let place = |descriptor: &Value| platforms.iter().position(|platform| *platform == platform_of(descriptor));
     // what is of no platform, such as an attestation, goes last, as BuildKit puts it
     descriptors.sort_by_key(|descriptor| place(descriptor).unwrap_or(platforms.len()));
     let is_oci = |descriptor: &Value| {
@@ -48,7 +48,7 @@ fn descriptors(manifest: &Manifest, platforms: &[String]) -> Result<Vec<Value>, 
     if let Some(manifests) = content["manifests"].as_array() {
         return Ok(manifests.clone());
     }
-    let platform = canonical(platforms.first().context("a part is of one platform at least")?);
+    let platform = platforms.first().context("a part is of one platform at least")?;
     let mut parts = platform.splitn(3, '/');
     let mut platform = json!({ "os": parts.next(), "architecture": parts.next() });
     if let Some(variant) = parts.next() {

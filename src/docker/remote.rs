@@ -14,13 +14,13 @@ use super::index::{self, Part};
 use super::push::Pusher;
 use super::recipe::{Built, Made, Names, Recipe, Sibling};
 use super::staging::Staging;
-use super::utilities::{Addition, canonical};
+use super::utilities::Addition;
 use super::{Access, FAR, PushBy, client};
 use crate::builder::{Node, Reach};
 use crate::dockerfile::Reads;
 use crate::endpoint::Address;
 use crate::event::Events;
-use crate::manifest::Build;
+use crate::manifest::{Build, canonical};
 use crate::problem::Problem;
 use crate::proxy::is_loopback;
 use crate::reference::{Digest, Reference};
@@ -299,6 +299,6 @@ impl Member {
     }
 
     fn has(&self, platform: &str) -> bool {
-        self.platforms.contains(&canonical(platform))
+        self.platforms.iter().any(|own| own == platform)
     }
 }

@@ -213,21 +213,8 @@ fn dockerfile(normal: &str, platforms: &[String], links: bool) -> String {
 }
 
 fn archive(platform: &str) -> String {
-    let canonical = canonical(platform);
-    let parts: String = canonical.split('/').skip(1).collect();
+    let parts: String = platform.split('/').skip(1).collect();
     format!("utilities-{parts}.tar")
-}
-
-/// A platform as BuildKit names it to builds: without the variant that is its architecture's usual one (containerd,
-/// `platforms`).
-pub(super) fn canonical(platform: &str) -> String {
-    match platform {
-        "linux/arm" => "linux/arm/v7".to_owned(),
-        other => ["amd64/v1", "arm64/v8"]
-            .iter()
-            .find_map(|usual| other.strip_suffix(usual).map(|os| format!("{os}{}", &usual[..5])))
-            .unwrap_or_else(|| other.to_owned()),
-    }
 }
 
 impl<'a> Addition<'a> {
@@ -388,10 +375,9 @@ mod tests {
                 false,
             )
         };
-        assert!(of(&["linux/arm64/v8"]).contains("\nADD utilities-arm64.tar /\n"));
-        assert!(of(&["linux/amd64", "linux/arm"]).contains("\nADD utilities-${TARGETARCH}${TARGETVARIANT}.tar /\n"));
-        assert_eq!(archive("linux/arm"), "utilities-armv7.tar");
-        assert_eq!(canonical("linux/amd64/v1"), "linux/amd64");
+        assert!(of(&["linux/arm64"]).contains("\nADD utilities-arm64.tar /\n"));
+        assert!(of(&["linux/amd64", "linux/arm/v7"]).contains("\nADD utilities-${TARGETARCH}${TARGETVARIANT}.tar /\n"));
+        assert_eq!(archive("linux/arm/v7"), "utilities-armv7.tar");
     }
 
     #[test]

@@ -24,6 +24,9 @@ const PREDEFINED: [&str; 11] = [
     "TARGETSTAGE",
 ];
 
+/// What stands for what only the builder knows (`BUILDARCH`, ...): no name holds it.
+const UNKNOWN: char = '\0';
+
 /// A place that names an image, and not a stage or `scratch`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageReference {
@@ -38,7 +41,7 @@ pub struct ImageReference {
     pub span: Range<usize>,
     /// The stage whose build reads the image.
     pub stage: usize,
-    /// `--platform` of a `FROM`, expanded.
+    /// `--platform` of a `FROM`, expanded; empty where that is the builder's own.
     pub platform: Option<String>,
     /// Written behind `ONBUILD` in the stage that this one is based on. That text also goes into the
     /// configuration of an image built from there, so a name put in its place goes along.
@@ -92,8 +95,8 @@ impl Dockerfile {
     ///
     /// # Errors
     /// A target that is not there; a `FROM` that comes out empty or cannot be expanded; in a stage
-    /// that is needed, a name with a variable where none is expanded, or a stage that is the very
-    /// one or comes later.
+    /// that is needed, a name that depends on the builder's platform where that is not known, a name
+    /// with a variable where none is expanded, or a stage that is the very one or comes later.
     pub fn image_references(&self, args: &BTreeMap<String, String>, target: Option<&str>) -> Result<Vec<ImageReference>, DockerfileError> {
         let uses = self.uses(args, target)?;
         let stages = reach(&uses, self.target(target)?)?;
@@ -227,6 +230,8 @@ impl Dockerfile {
         let target = target.filter(|target| !target.is_empty()).or(last);
         let mut variables = BTreeMap::new();
         variables.insert("TARGETSTAGE".to_owned(), target.unwrap_or("default").to_owned());
+        let of_builder = PREDEFINED.iter().filter(|name| name.starts_with("BUILD"));
+        variables.extend(of_builder.map(|&name| (name.to_owned(), UNKNOWN.to_string())));
         let predefined = PREDEFINED.iter().filter_map(|&name| args.get_key_value(name));
         variables.extend(predefined.map(|(name, value)| (name.clone(), value.clone())));
         let globals = self.instructions.iter().take_while(|arg| arg.stage.is_none());
@@ -262,10 +267,15 @@ impl Dockerfile {
             return Err(DockerfileError::new(reference.line, message));
         }
         if let Some(platform) = &from.platform {
-            reference.platform = Some(self.expand(&platform.text, from.line, variables)?);
+            let platform = self.expand(&platform.text, from.line, variables)?;
+            reference.platform = Some(if platform.contains(UNKNOWN) { String::new() } else { platform });
         }
         let meaning = match self.stage_named(&reference.name, stage) {
             Some(earlier) => Meaning::Stage(earlier),
+            None if reference.name.contains(UNKNOWN) => Meaning::Mistake(format!(
+                "`{}` depends on the builder's platform, which only the builder knows: use that of the image (`TARGETARCH`), or give the variable a value in `args`",
+                from.base.text
+            )),
             None if reference.name == "scratch" => Meaning::Nothing,
             None => Meaning::Image,
         };

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::platform::canonical;
 use super::reader::{Layers, Reader, read_text};
 use super::yaml::{Entry, Node, Value};
 use super::{Build, DockerfileSource, NamedContext, SecretSource};
@@ -133,6 +134,9 @@ impl Reader<'_> {
             return Err(self
                 .fail(node.line, format!("`{}` is not a platform", printable(other)))
                 .hint("os/architecture, for example linux/amd64"));
+        }
+        for platform in &mut platforms {
+            *platform = canonical(platform);
         }
         let mut seen = BTreeSet::new();
         platforms.retain(|platform| seen.insert(platform.clone()));

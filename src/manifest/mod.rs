@@ -6,6 +6,7 @@
 mod build;
 mod interpolate;
 mod outline;
+mod platform;
 mod read;
 mod reader;
 mod schema;
@@ -22,6 +23,7 @@ use crate::reference::{ImageName, Registry};
 
 pub use interpolate::Lookup;
 pub use outline::Outline;
+pub use platform::canonical;
 pub use reader::Environment;
 pub use schema::SCHEMA;
 
@@ -99,7 +101,7 @@ pub struct Build {
     pub target: Option<String>,
     pub args: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
-    /// `os/architecture[/variant]`, as OCI writes it; one at least. Several make an index.
+    /// `os/architecture[/variant]`, in the form of [`canonical`]; one at least. Several make an index.
     pub platforms: Vec<String>,
     pub network: Option<String>,
     pub cache_from: Vec<String>,
@@ -118,17 +120,15 @@ pub struct Build {
 
 impl Build {
     /// What a `FROM` can use for a platform: the args, and those of the platform (Dockerfile reference, "Automatic platform
-    /// ARGs in the global scope").
+    /// ARGs in the global scope"). Those of the builder's own platform, `BUILDARCH` and the like, only the builder knows.
     #[must_use]
     pub fn dockerfile_args(&self, platform: &str) -> BTreeMap<String, String> {
         let mut parts = platform.splitn(3, '/');
         let mut next = || parts.next().unwrap_or_default();
         let (os, architecture, variant) = (next(), next(), next());
         let mut args = BTreeMap::new();
-        for side in ["TARGET", "BUILD"] {
-            for (name, value) in [("PLATFORM", platform), ("OS", os), ("ARCH", architecture), ("VARIANT", variant)] {
-                args.insert(format!("{side}{name}"), value.to_owned());
-            }
+        for (name, value) in [("PLATFORM", platform), ("OS", os), ("ARCH", architecture), ("VARIANT", variant)] {
+            args.insert(format!("TARGET{name}"), value.to_owned());
         }
         args.extend(self.args.clone());
         args

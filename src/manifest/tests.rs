@@ -85,6 +85,16 @@ fn the_environment_is_read_as_compose_reads_it() {
 }
 
 #[test]
+fn platforms_have_one_name_each() {
+    let image = only("images: { a: { context: one, platforms: [linux/arm, linux/arm64/v8, linux/aarch64] } }");
+    assert_eq!(image.normal.platforms, ["linux/arm/v7", "linux/arm64"]);
+    let args = image.normal.dockerfile_args("linux/arm/v7");
+    let expected = [("ARCH", "arm"), ("OS", "linux"), ("PLATFORM", "linux/arm/v7"), ("VARIANT", "v7")];
+    let expected = expected.map(|(name, value)| (format!("TARGET{name}"), value.to_owned()));
+    assert_eq!(args.into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn utilities_are_a_path_or_an_image() {
     let source = |text: &str| {
         load(format!("debug: {{ utilities: {text} }}\nimages: {{ a: {{ context: one }} }}"))

@@ -36,6 +36,28 @@ fn an_argument_without_arg_is_unset_but_for_the_predefined() {
 }
 
 #[test]
+fn what_depends_on_the_builder_is_known_to_the_builder_alone() {
+    let of_builder = |name: &str| {
+        format!(
+            "Dockerfile line 2: `{name}` depends on the builder's platform, which only the builder knows: use that of the image (`TARGETARCH`), or give the variable a value in `args`"
+        )
+    };
+    for (declared, from) in [
+        ("ARG A", "tool-$BUILDARCH"),
+        ("ARG A", "tool-${BUILDVARIANT:-x}"),
+        ("ARG TOOL=${A:-tool-${BUILDARCH}}", "$TOOL"),
+        ("ARG A", "x:${BUILDPLATFORM#linux/}"),
+    ] {
+        assert_eq!(mistake(&format!("{declared}\nFROM {from}\n")), of_builder(from));
+    }
+    assert_eq!(base("ARG A=a", "${A:-$BUILDARCH}", &[]), "a");
+    assert_eq!(base("", "tool-$BUILDARCH", &[("BUILDARCH", "arm64")]), "tool-arm64");
+    assert_eq!(names(&references("FROM x-$BUILDARCH AS unneeded\nFROM a\n")), ["a"]);
+    let references = references("FROM --platform=$BUILDPLATFORM go\nFROM --platform=$TARGETPLATFORM x\nCOPY --from=0 / /\n");
+    assert_eq!(references[0].platform.as_deref(), Some(""));
+}
+
+#[test]
 fn an_argument_of_a_stage_is_not_seen() {
     assert_eq!(images_for("FROM a\nARG B=x\nFROM i$B\n", &[("B", "y")], None)[0].name, "i");
 }
