@@ -12,13 +12,22 @@ const IMAGE_SCHEME: &str = "docker-image://";
 /// An arg that stands for a `# syntax=` line (moby/buildkit, `frontend/dockerui`).
 pub(crate) const SYNTAX_ARG: &str = "BUILDKIT_SYNTAX";
 
+/// Of a Dockerfile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stages {
+    /// Those that it needs by its own words.
+    Needed,
+    /// All up to the target: what a base defers (`ONBUILD COPY --from=`) may read any of them.
+    UpToTarget,
+}
+
 /// The names, as the build has them, of the images that `build` resolves and that `is_sibling` does not claim:
-/// `FROM`, `COPY --from`, `RUN --mount=from=` of the stages that are needed, `# syntax=`, `docker-image://`.
+/// `FROM`, `COPY --from`, `RUN --mount=from=` of these stages, `# syntax=`, `docker-image://`.
 ///
 /// # Errors
 /// What is wrong with the Dockerfile.
-pub fn of(build: &Build, is_sibling: impl Fn(&str) -> bool) -> Result<BTreeSet<String>, Problem> {
-    let mut names: BTreeSet<String> = places(build)?.into_iter().map(|(name, _)| name).collect();
+pub fn of(build: &Build, stages: Stages, is_sibling: impl Fn(&str) -> bool) -> Result<BTreeSet<String>, Problem> {
+    let mut names: BTreeSet<String> = places(build, stages)?.into_iter().map(|(name, _)| name).collect();
     names.retain(|name| !is_sibling(name));
     names.extend(build.args.get(SYNTAX_ARG).map(|syntax| first_word(syntax).to_owned()));
     names.extend(build.additional_contexts.values().filter_map(image).map(str::to_owned));
@@ -50,7 +59,7 @@ pub fn bases(build: &Build) -> Result<BTreeSet<(String, String)>, Problem> {
 /// # Errors
 /// What is wrong with the Dockerfile.
 pub fn replacements(build: &Build, digests: &BTreeMap<String, Digest>) -> Result<Vec<(Range<usize>, String)>, Problem> {
-    let places = places(build)?;
+    let places = places(build, Stages::UpToTarget)?;
     // a name that is another for another platform is left to the builder
     let is_one = |name: &str, span: &Range<usize>| places.iter().all(|(other, at)| at != span || other == name);
     let places = places.iter().filter(|(name, span)| is_one(name, span));
@@ -99,9 +108,13 @@ fn first_word(syntax: &str) -> &str {
     syntax.split(' ').next().unwrap_or_default()
 }
 
-fn places(build: &Build) -> Result<Vec<(String, Range<usize>)>, Problem> {
+fn places(build: &Build, stages: Stages) -> Result<Vec<(String, Range<usize>)>, Problem> {
     let dockerfile = &build.dockerfile.parsed;
-    let references = build.of_each_platform(|dockerfile, args| dockerfile.image_references(args, build.target.as_deref()))?;
+    let target = build.target.as_deref();
+    let references = build.of_each_platform(|dockerfile, args| match stages {
+        Stages::Needed => dockerfile.image_references(args, target),
+        Stages::UpToTarget => dockerfile.image_references_up_to(args, target),
+    })?;
     let syntax = dockerfile.syntax.iter().filter(|_| !build.args.contains_key(SYNTAX_ARG));
     let syntax = syntax.map(|syntax| (syntax.image.text.clone(), syntax.image.span.clone()));
     let named = references.into_iter().map(|reference| (reference.name, reference.span));
@@ -126,7 +139,7 @@ mod tests {
         build
             .additional_contexts
             .insert("named".to_owned(), NamedContext::Image("docker-image://x.io/context:1".to_owned()));
-        let names = of(&build, |name| name == "base").expect("found");
+        let names = of(&build, Stages::Needed, |name| name == "base").expect("found");
         let expected = [
             "debian:12",
             "docker/dockerfile:1",
@@ -135,8 +148,10 @@ mod tests {
             "x.io/tool",
         ];
         assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+        let all = of(&build, Stages::UpToTarget, |name| name == "base").expect("found");
+        assert_eq!(all.difference(&names).collect::<Vec<_>>(), ["x.io/not-needed"]);
         build.args.insert(SYNTAX_ARG.to_owned(), "x.io/other option".to_owned());
-        let names = of(&build, |_| false).expect("found");
+        let names = of(&build, Stages::Needed, |_| false).expect("found");
         assert!(names.contains("x.io/other") && !names.contains("docker/dockerfile:1") && names.contains("base"));
     }
 

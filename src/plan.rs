@@ -1,11 +1,11 @@
 //! From the manifest, a channel and a selection of images to what is to be done: a pure function.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::channel::{ChannelName, Owner, Variant};
 use crate::dockerfile::ImageReference;
-use crate::externals;
+use crate::externals::{self, Stages};
 use crate::manifest::{Build, Image, Manifest, UtilitiesSource};
 use crate::problem::{Problem, nearest, printable};
 use crate::reference::{ImageName, Reference, Registry};
@@ -42,6 +42,19 @@ impl Plan {
     /// The images of elsewhere that the builds resolve.
     pub fn externals(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().flat_map(Step::externals).map(String::as_str)
+    }
+
+    /// Whether an image that a step is FROM has, or may have, instructions for it (`ONBUILD`). `triggers` are those images of
+    /// elsewhere that do.
+    ///
+    /// # Errors
+    /// What is wrong with the Dockerfile.
+    pub fn is_instructed(&self, step: &Step, triggers: &BTreeSet<String>) -> Result<bool, Problem> {
+        let Work::Build { build, siblings, .. } = &step.work else {
+            return Ok(false);
+        };
+        let by_base = externals::bases(build)?.iter().any(|(name, _)| triggers.contains(name));
+        Ok(by_base || siblings.iter().any(|sibling| self.steps[sibling.step].has_instructions()))
     }
 
     /// What a step's image runs on.
@@ -99,6 +112,13 @@ impl Step {
             Variant::Normal => self.image.to_string(),
             Variant::Debug => format!("{}:debug", self.image),
         }
+    }
+
+    /// Whether its Dockerfile may have instructions for what is FROM it, as far as the words tell.
+    fn has_instructions(&self) -> bool {
+        let Work::Build { build, .. } = &self.work else { return false };
+        let mut words = build.dockerfile.text.lines().filter_map(|line| line.split_whitespace().next());
+        words.any(|word| word.eq_ignore_ascii_case("ONBUILD"))
     }
 
     /// The images of elsewhere that it resolves.
@@ -268,7 +288,7 @@ impl<'m> Planner<'m> {
         let mut others = Vec::new();
         for named in named_images(build)? {
             let place = format!("{}:{}", build.dockerfile.file, named.line);
-            let Some(sibling) = self.sibling(&named.name) else {
+            let Some(sibling) = self.manifest.sibling(&named.name) else {
                 others.push((named.span, place));
                 continue;
             };
@@ -286,13 +306,10 @@ impl<'m> Planner<'m> {
         Ok(Work::Build {
             build: Box::new(build.clone()),
             siblings,
-            external: externals::of(build, |name| self.sibling(name).is_some())?.into_iter().collect(),
+            external: externals::of(build, Stages::Needed, |name| self.manifest.sibling(name).is_some())?
+                .into_iter()
+                .collect(),
         })
-    }
-
-    fn sibling(&self, name: &str) -> Option<&'m Image> {
-        let name = name.strip_suffix(":latest").unwrap_or(name);
-        self.manifest.images.iter().find(|image| image.name.as_str() == name)
     }
 
     fn refuse_circle(&self, sibling: &ImageName, variant: Variant, place: &str) -> Result<(), Problem> {

@@ -10,10 +10,10 @@ use tracing::Instrument;
 use super::session::{self, Docker};
 use crate::context::{Contexts, HashCache};
 use crate::docker::Busybox;
-use crate::externals;
+use crate::externals::{self, Stages};
 use crate::fingerprint::{Surroundings, of_plan, read_ahead};
 use crate::manifest::{Manifest, UtilitiesSource};
-use crate::plan::Plan;
+use crate::plan::{Plan, Work};
 use crate::problem::Problem;
 use crate::registry::Client;
 use crate::release::Sources;
@@ -30,12 +30,17 @@ pub async fn sources(
 ) -> Result<Sources, Error> {
     let ahead = (Arc::clone(plan), Arc::clone(contexts));
     let reading = tokio::task::spawn_blocking(move || read_ahead(&ahead.0, &ahead.1));
-    let resolving = bases(plan, manifest, docker, client).instrument(timing::part("resolve"));
-    let bases = tokio::try_join!(resolving, async { Ok(reading.await?) })?.0;
+    let named = plan.externals().map(str::to_owned).collect();
+    let resolving = bases(&named, manifest, docker, client).instrument(timing::part("resolve"));
+    let mut found = tokio::try_join!(resolving, async { Ok(reading.await?) })?.0;
+    let triggers = with_triggers(plan, &found, docker, client).await?;
+    let further = further(plan, manifest, &triggers, &found)?;
+    found.extend(bases(&further, manifest, docker, client).await?);
+    let bases = found;
     let surroundings = Surroundings {
         bases: bases.iter().map(|(name, base)| (name.clone(), base.digest.clone())).collect(),
         utilities: utilities(plan, manifest, &bases)?,
-        triggers: with_triggers(plan, &bases, docker, client).await?,
+        triggers,
         source_date_epoch: env::var("SOURCE_DATE_EPOCH").ok(),
         cache: session::cache(),
     };
@@ -48,10 +53,28 @@ pub async fn sources(
     })
 }
 
-async fn bases(plan: &Plan, manifest: &Manifest, docker: &Docker, client: &Client) -> Result<BTreeMap<String, Base>, Error> {
-    let names: BTreeSet<String> = plan.externals().map(str::to_owned).collect();
+/// What builds may read of more stages than they need by their own words, because a base has instructions for them.
+fn further(
+    plan: &Plan,
+    manifest: &Manifest,
+    triggers: &BTreeSet<String>,
+    bases: &BTreeMap<String, Base>,
+) -> Result<BTreeSet<String>, Problem> {
+    let mut names = BTreeSet::new();
+    for step in &plan.steps {
+        if let Work::Build { build, .. } = &step.work
+            && plan.is_instructed(step, triggers)?
+        {
+            names.extend(externals::of(build, Stages::UpToTarget, |name| manifest.sibling(name).is_some())?);
+        }
+    }
+    names.retain(|name| !bases.contains_key(name));
+    Ok(names)
+}
+
+async fn bases(names: &BTreeSet<String>, manifest: &Manifest, docker: &Docker, client: &Client) -> Result<BTreeMap<String, Base>, Error> {
     let cache = session::cache();
-    let (mut bases, unknown) = resolve(&names, client, cache.as_deref()).await;
+    let (mut bases, unknown) = resolve(names, client, cache.as_deref()).await;
     if !unknown.is_empty() {
         let daemon = session::daemon(docker).await.ok();
         for (name, problem) in unknown {

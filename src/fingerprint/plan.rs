@@ -7,7 +7,7 @@ use anyhow::Error;
 
 use super::{Fingerprint, Inputs, Parts, fingerprint, reads_whole, with_utilities};
 use crate::context::{Contexts, Reading};
-use crate::externals;
+use crate::externals::{self, Stages};
 use crate::plan::{Plan, Step, Work};
 use crate::reference::Digest;
 use crate::timing;
@@ -35,6 +35,8 @@ pub struct Print {
     pub whole: bool,
     /// Of all files in it.
     pub bytes: u64,
+    /// The images of elsewhere that may go into it.
+    pub bases: Vec<String>,
 }
 
 /// Reads what the plan's builds read, so that [`of_plan`] finds it at hand. What cannot be read, that one tells of. Blocks.
@@ -63,14 +65,16 @@ pub fn of_plan(plan: &Plan, contexts: &Contexts, surroundings: &Surroundings) ->
 fn of_step(plan: &Plan, step: &Step, before: &[Print], contexts: &Contexts, surroundings: &Surroundings) -> Result<Print, Error> {
     match &step.work {
         Work::Build { build, siblings, external } => {
-            let bases: BTreeMap<_, _> = external
-                .iter()
-                .filter_map(|name| Some((name.clone(), surroundings.bases.get(name)?.clone())))
+            let is_instructed = plan.is_instructed(step, &surroundings.triggers)?;
+            let names = if is_instructed {
+                externals::of(build, Stages::UpToTarget, |_| false)?
+            } else {
+                external.iter().cloned().collect()
+            };
+            let bases: BTreeMap<_, _> = names
+                .into_iter()
+                .filter_map(|name| Some((name.clone(), surroundings.bases.get(&name)?.clone())))
                 .collect();
-            let has_triggers = externals::bases(build)?
-                .iter()
-                .any(|(name, _)| surroundings.triggers.contains(name));
-            let defers = has_triggers || siblings.iter().any(|sibling| defers_reading(&plan.steps[sibling.step]));
             let siblings: Vec<_> = siblings
                 .iter()
                 .map(|sibling| (&plan.steps[sibling.step].image, before[sibling.step].fingerprint))
@@ -87,7 +91,7 @@ fn of_step(plan: &Plan, step: &Step, before: &[Print], contexts: &Contexts, surr
             let mut reading = contexts.read(build)?;
             let (mut fingerprint, mut parts) = of(&reading);
             let is_known = |cache| reads_whole(cache, &fingerprint);
-            let whole = defers || surroundings.cache.as_deref().is_some_and(is_known);
+            let whole = is_instructed || surroundings.cache.as_deref().is_some_and(is_known);
             if whole {
                 reading = contexts.read_whole(build)?;
                 (fingerprint, parts) = of(&reading);
@@ -97,9 +101,14 @@ fn of_step(plan: &Plan, step: &Step, before: &[Print], contexts: &Contexts, surr
                 parts,
                 whole,
                 bytes: reading.bytes(),
+                bases: bases.into_keys().collect(),
             })
         }
-        Work::AddUtilities { normal, platforms, .. } => {
+        Work::AddUtilities {
+            normal,
+            platforms,
+            external,
+        } => {
             let utilities = platforms.iter().filter_map(|platform| surroundings.utilities.get(platform));
             let utilities = utilities.map(Vec::as_slice).collect::<Vec<_>>().concat();
             let (fingerprint, parts) = with_utilities(&before[*normal].fingerprint, &utilities);
@@ -108,14 +117,8 @@ fn of_step(plan: &Plan, step: &Step, before: &[Print], contexts: &Contexts, surr
                 parts,
                 whole: before[*normal].whole,
                 bytes: 0,
+                bases: external.clone(),
             })
         }
     }
-}
-
-/// Whether what is FROM this step may read what the step's Dockerfile says (`ONBUILD`).
-fn defers_reading(step: &Step) -> bool {
-    let Work::Build { build, .. } = &step.work else { return false };
-    let mut words = build.dockerfile.text.lines().filter_map(|line| line.split_whitespace().next());
-    words.any(|word| word.eq_ignore_ascii_case("ONBUILD"))
 }

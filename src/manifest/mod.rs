@@ -215,6 +215,13 @@ impl Manifest {
         self.images.iter().find(|image| image.name == *name)
     }
 
+    /// The image that a Dockerfile means by `name`.
+    #[must_use]
+    pub fn sibling(&self, name: &str) -> Option<&Image> {
+        let name = name.strip_suffix(":latest").unwrap_or(name);
+        self.images.iter().find(|image| image.name.as_str() == name)
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &ImageName> {
         self.images.iter().map(|image| &image.name)
     }

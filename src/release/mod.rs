@@ -247,9 +247,8 @@ impl<'p> Release<'p> {
         let (mut found, mut below) = (BTreeSet::new(), BTreeSet::from([step]));
         // what a step needs comes before it
         while let Some(index) = below.pop_last() {
-            let step = &self.plan.steps[index];
-            found.extend(step.externals().iter().filter(is_unresolved).cloned());
-            below.extend(step.needs());
+            found.extend(self.sources.prints[index].bases.iter().filter(is_unresolved).cloned());
+            below.extend(self.plan.steps[index].needs());
         }
         found.into_iter().collect()
     }

@@ -845,6 +845,34 @@ fn what_a_base_that_only_the_daemon_has_reads_by_onbuild_counts() {
 }
 
 #[test]
+fn what_a_base_copies_from_a_stage_by_onbuild_counts() {
+    let bases = Project::new("images: { stage: { context: stage }, onbuild: { context: onbuild } }")
+        .file("stage/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("stage/data", "one")
+        .file(
+            "onbuild/Dockerfile",
+            "FROM scratch\nLABEL a=b\nONBUILD COPY --from=stage /data /data\n",
+        );
+    bases.run(&["push-all"]).ok();
+    let (stage, base) = (
+        format!("{}/kevin-stage", bases.registry),
+        format!("{}/kevin-onbuild", bases.registry),
+    );
+    let project = Project::new("images: { api: { context: api } }");
+    let dockerfile = format!("FROM {stage} AS stage\nFROM {base}\nLABEL of={}\n", project.registry);
+    let project = project.file("api/Dockerfile", dockerfile);
+    for result in ["pushed", "up to date"] {
+        assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], result);
+    }
+    bases.write("stage/data", "two");
+    bases.run(&["push-all"]).ok();
+    let told = project.run(&["status", "-v"]).ended(1).stdout;
+    assert!(told.contains(&format!("base moved: {stage}")), "{told}");
+    assert_eq!(rows(&project.run(&["push-all"]).ok())["api"], "pushed");
+    assert_eq!(project.registry.files("kevin-api")["data"].content, b"two");
+}
+
+#[test]
 fn the_same_with_a_password() {
     let registry = OwnRegistry::start(Some(HTPASSWD));
     let auth = base64::engine::general_purpose::STANDARD.encode(format!("kevin:{PASSWORD}"));
