@@ -45,7 +45,7 @@ pub fn bases(build: &Build) -> Result<BTreeSet<(String, String)>, Problem> {
             dockerfile.image_references(args, build.target.as_deref())
         })?;
         for base in references.into_iter().filter(|reference| reference.kind == ReferenceKind::From) {
-            let name = build.additional_contexts.get(&base.name).map_or(Some(base.name.as_str()), image);
+            let name = build.named_context(&base.name).map_or(Some(base.name.as_str()), image);
             // what a base defers hardly differs by platform, so one that is not known is taken for the build's
             let of_base = base.platform.filter(|platform| !platform.is_empty());
             bases.extend(name.map(|name| (name.to_owned(), of_base.unwrap_or_else(|| platform.clone()))));
@@ -118,7 +118,7 @@ fn places(build: &Build, stages: Stages) -> Result<Vec<(String, Range<usize>)>, 
     let syntax = dockerfile.syntax.iter().filter(|_| !build.args.contains_key(SYNTAX_ARG));
     let syntax = syntax.map(|syntax| (syntax.image.text.clone(), syntax.image.span.clone()));
     let named = references.into_iter().map(|reference| (reference.name, reference.span));
-    let is_context = |(name, _): &(String, _)| build.additional_contexts.contains_key(name);
+    let is_context = |(name, _): &(String, _)| build.named_context(name).is_some();
     Ok(syntax.chain(named.filter(|place| !is_context(place))).collect())
 }
 
@@ -171,6 +171,21 @@ mod tests {
         ];
         let expected = expected.map(|(name, platform)| (name.to_owned(), platform.to_owned())).into();
         assert_eq!(bases(&build).expect("found"), expected);
+    }
+
+    #[test]
+    fn a_context_stands_for_an_image_however_that_is_written() {
+        let mut build = one_build("FROM alpine:latest\nCOPY --from=docker.io/library/debian:12 /a /a\nCOPY --from=x.io/tool /b /b\n");
+        for name in ["alpine", "debian:12"] {
+            let context = NamedContext::Folder("/somewhere".into());
+            build.additional_contexts.insert(name.to_owned(), context);
+        }
+        let names = of(&build, Stages::Needed, |_| false).expect("found");
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["x.io/tool"]);
+        assert_eq!(bases(&build).expect("found"), BTreeSet::new());
+        let digests = [("alpine:latest", '1'), ("docker.io/library/debian:12", '2')];
+        let digests = digests.map(|(name, digit)| (name.to_owned(), digest(digit))).into();
+        assert_eq!(replacements(&build, &digests).expect("found"), [], "BuildKit would not know them");
     }
 
     #[test]

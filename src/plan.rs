@@ -335,7 +335,7 @@ impl<'m> Planner<'m> {
 /// All that either builder resolves, for any of the platforms: the classic one builds every stage up to the target.
 fn named_images(build: &Build) -> Result<Vec<ImageReference>, Problem> {
     let mut named = build.of_each_platform(|dockerfile, args| dockerfile.image_references_up_to(args, build.target.as_deref()))?;
-    named.retain(|named| !build.additional_contexts.contains_key(&named.name));
+    named.retain(|named| build.named_context(&named.name).is_none());
     Ok(named)
 }
 

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::named::context_name;
 use super::platform::canonical;
 use super::reader::{Layers, Reader, read_text};
 use super::yaml::{Entry, Node, Value};
@@ -14,6 +15,7 @@ use super::{Build, DockerfileSource, NamedContext, SecretSource};
 use crate::dockerfile;
 use crate::problem::{Problem, printable};
 
+const ADDITIONAL_CONTEXTS: &str = "additional_contexts";
 const DEFAULT_PLATFORM: &str = "linux/amd64";
 
 pub(super) const KEYS: [&str; 15] = [
@@ -31,11 +33,11 @@ pub(super) const KEYS: [&str; 15] = [
     "cache_to",
     "secrets",
     "ssh",
-    "additional_contexts",
+    ADDITIONAL_CONTEXTS,
 ];
 
 /// Keys that say which builder must carry them out; where they stand is remembered for the message.
-const PARTICULAR_KEYS: [&str; 5] = ["cache_to", "secrets", "ssh", "additional_contexts", "platforms"];
+const PARTICULAR_KEYS: [&str; 5] = ["cache_to", "secrets", "ssh", ADDITIONAL_CONTEXTS, "platforms"];
 
 static PLATFORM: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\A[a-z0-9]+/[a-z0-9_]+(/[a-z0-9._]+)?\z").expect("the pattern is a constant"));
@@ -173,6 +175,7 @@ impl Reader<'_> {
     }
 
     fn insert(&self, all: &mut BTreeMap<String, String>, key: &str, name: &str, value: Option<String>, line: usize) -> Result<(), Problem> {
+        let name = if key == ADDITIONAL_CONTEXTS { context_name(name) } else { name };
         if name.is_empty() || name.contains(char::is_whitespace) {
             return Err(self.fail(line, format!("`{}` in `{key}` is not a name", printable(name))));
         }
@@ -275,9 +278,9 @@ impl Reader<'_> {
     }
 
     fn additional_contexts(&self, keys: &Layers<'_>) -> Result<BTreeMap<String, NamedContext>, Problem> {
-        let line = keys.last("additional_contexts").map_or(0, |node| node.line);
+        let line = keys.last(ADDITIONAL_CONTEXTS).map_or(0, |node| node.line);
         let mut contexts = BTreeMap::new();
-        for (name, text) in self.mapping(keys, "additional_contexts")? {
+        for (name, text) in self.mapping(keys, ADDITIONAL_CONTEXTS)? {
             let context = if text.strip_prefix("docker-image://").is_some_and(|image| !image.is_empty()) {
                 NamedContext::Image(text)
             } else if text.is_empty() || text.contains("://") {

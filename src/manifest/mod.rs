@@ -5,6 +5,7 @@
 
 mod build;
 mod interpolate;
+mod named;
 mod outline;
 mod platform;
 mod read;
@@ -110,7 +111,7 @@ pub struct Build {
     pub secrets: BTreeMap<String, SecretSource>,
     /// Sockets of ssh agents, by their ids.
     pub ssh: BTreeMap<String, PathBuf>,
-    /// By the names that the Dockerfile knows them under.
+    /// By the names that the Dockerfile knows them under, in the form in which they are compared: [`Build::named_context`] finds one.
     pub additional_contexts: BTreeMap<String, NamedContext>,
     /// `file:line` of keys that not every builder can carry out.
     pub places: BTreeMap<&'static str, String>,

@@ -85,6 +85,20 @@ fn the_environment_is_read_as_compose_reads_it() {
 }
 
 #[test]
+fn additional_contexts_have_the_names_that_buildkit_looks_for() {
+    let image = only(
+        "defaults: { additional_contexts: { alpine: one } }\nimages:\n  a:\n    context: one\n    additional_contexts: { 'alpine:latest': two, docker.io/library/debian:12: one }\n",
+    );
+    let contexts = &image.normal.additional_contexts;
+    assert_eq!(contexts.keys().collect::<Vec<_>>(), ["alpine", "debian:12"]);
+    assert!(matches!(&contexts["alpine"], NamedContext::Folder(path) if path.ends_with("two")));
+    for name in ["alpine", "alpine:latest", "docker.io/library/alpine", "debian:12"] {
+        assert!(image.normal.named_context(name).is_some(), "{name}");
+    }
+    assert!(image.normal.named_context("debian").is_none());
+}
+
+#[test]
 fn platforms_have_one_name_each() {
     let image = only("images: { a: { context: one, platforms: [linux/arm, linux/arm64/v8, linux/aarch64] } }");
     assert_eq!(image.normal.platforms, ["linux/arm/v7", "linux/arm64"]);

@@ -126,6 +126,16 @@ fn a_circle_is_printed_with_its_place() {
 }
 
 #[test]
+fn a_context_stands_for_a_sibling_however_that_is_written() {
+    let manifest = manifest(&[
+        ("base", "FROM scratch\n", ""),
+        ("api", "FROM base:latest\n", ", additional_contexts: { base: base }"),
+    ]);
+    let plan = planned(&manifest, NORMAL, &["api"], Purpose::Publish).expect("planned");
+    assert_eq!(shape(&plan), ["api<!"]);
+}
+
+#[test]
 fn args_and_the_platform_can_choose_a_sibling() {
     let manifest = manifest(&[
         ("base-amd64", "FROM scratch\n", ""),

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use crate::reads::engine;
 use crate::support::{Project, Ran};
 
 fn is_classic() -> bool {
@@ -176,3 +177,22 @@ fn the_rules_of_an_additional_context_can_be_copied() {
         assert_eq!(project.registry.files("kevin-api")[".dockerignore"].content, b"x\n");
     }
 }
+
+#[test]
+fn a_context_is_found_however_its_name_is_written() {
+    let contexts = "{ 'more:latest': more, docker.io/library/base:12: base, other: more }";
+    let project = Project::new(&format!("images:\n  api:\n    context: api\n    additional_contexts: {contexts}\n"))
+        .file(
+            "api/Dockerfile",
+            "FROM base:12\nCOPY --from=more x /one\nCOPY --from=docker.io/library/other x /two\nCOPY --from=other:latest x /three\n",
+        )
+        .file("base/of-base", "")
+        .file("more/x", "from the other folder");
+    if !takes_named_contexts(&project) {
+        return;
+    }
+    project.run(&["push-all"]).ok();
+    let files = project.registry.files("kevin-api");
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["of-base", "one", "three", "two"]);
+}
+

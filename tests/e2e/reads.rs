@@ -79,7 +79,8 @@ const WHOLE: [(&str, u32); 6] = [
     ("RUN --mount=type=tmpfs,target=/m [\"/busybox\", \"true\"]", 20),
 ];
 
-fn engine(project: &Project) -> u32 {
+/// The major version of Docker.
+pub fn engine(project: &Project) -> u32 {
     let version = project.docker(&["version", "--format", "{{.Server.Version}}"]);
     version.split('.').next().and_then(|major| major.parse().ok()).expect("a version")
 }
