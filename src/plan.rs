@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::channel::{ChannelName, Owner, Variant};
 use crate::dockerfile::ImageReference;
 use crate::externals::{self, Stages};
-use crate::manifest::{Build, Image, Manifest, UtilitiesSource};
+use crate::manifest::{Build, Image, Manifest, SOURCE_DATE_EPOCH, UtilitiesSource};
 use crate::problem::{Problem, nearest, printable};
 use crate::reference::{ImageName, Reference, Registry};
 
@@ -119,6 +119,15 @@ impl Step {
         let Work::Build { build, .. } = &self.work else { return false };
         let mut words = build.dockerfile.text.lines().filter_map(|line| line.split_whitespace().next());
         words.any(|word| word.eq_ignore_ascii_case("ONBUILD"))
+    }
+
+    /// The time that its build is to take for its own, where one is given.
+    #[must_use]
+    pub fn epoch(&self) -> Option<&str> {
+        match &self.work {
+            Work::Build { build, .. } => build.args.get(SOURCE_DATE_EPOCH).map(String::as_str),
+            Work::AddUtilities { .. } => None,
+        }
     }
 
     /// The images of elsewhere that it resolves.

@@ -189,6 +189,7 @@ impl<'p, 'r> Builds<'p, 'r> {
                     normal: sibling(*normal),
                     utilities: &workshop.utilities,
                     platforms,
+                    epoch: self.plan.steps[*normal].epoch(),
                     names,
                 };
                 workshop.engine.add_utilities(addition, label, &self.events).await

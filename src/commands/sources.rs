@@ -1,7 +1,6 @@
 //! What the images of a plan are built from: their fingerprints, and the digests of what they stand on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
 use std::sync::Arc;
 
 use anyhow::Error;
@@ -41,7 +40,6 @@ pub async fn sources(
         bases: bases.iter().map(|(name, base)| (name.clone(), base.digest.clone())).collect(),
         utilities: utilities(plan, manifest, &bases)?,
         triggers,
-        source_date_epoch: env::var("SOURCE_DATE_EPOCH").ok(),
         cache: session::cache(),
     };
     let (plan, contexts) = (Arc::clone(plan), Arc::clone(contexts));

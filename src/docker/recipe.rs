@@ -8,11 +8,8 @@ use super::push::Pushed;
 use crate::context::{Contexts, Inline};
 use crate::docker_config::Secret;
 use crate::dockerfile::{self, Reads};
-use crate::manifest::Build;
+use crate::manifest::{Build, SOURCE_DATE_EPOCH};
 use crate::reference::{Digest, ImageName, Reference};
-
-/// Seconds since 1970 (reproducible-builds.org, `docs/source-date-epoch`).
-const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// What came out of a build.
 #[derive(Clone, Debug)]
@@ -194,6 +191,8 @@ pub(super) struct InlineBuild<'a> {
     pub(super) files: &'a [Inline],
     pub(super) siblings: &'a [Sibling],
     pub(super) platforms: &'a [String],
+    /// Its `SOURCE_DATE_EPOCH`, for BuildKit.
+    pub(super) epoch: Option<&'a str>,
     /// For BuildKit.
     pub(super) look: Option<Look>,
 }

@@ -50,6 +50,8 @@ pub struct Addition<'a> {
     /// By platform.
     pub utilities: &'a BTreeMap<String, Busybox>,
     pub platforms: &'a [String],
+    /// The `SOURCE_DATE_EPOCH` of its normal build.
+    pub epoch: Option<&'a str>,
     /// What the debug variant is called.
     pub names: Names<'a>,
 }
@@ -240,6 +242,7 @@ impl<'a> Addition<'a> {
             files,
             siblings: slice::from_ref(self.normal),
             platforms: self.platforms,
+            epoch: self.epoch,
             look: is_unknown.then_some(Look::Before {
                 stage: NORMAL,
                 folder: FOLDER,
@@ -308,6 +311,7 @@ impl BuildKit {
             files: &[],
             siblings: &[],
             platforms,
+            epoch: None,
             look: None,
         };
         // nobody asked for this build

@@ -86,8 +86,6 @@ pub struct Inputs<'a> {
     pub externals: &'a BTreeMap<String, Digest>,
     /// The places of the Dockerfile that name other images of the manifest, in their order.
     pub siblings: &'a [(&'a ImageName, Fingerprint)],
-    /// `SOURCE_DATE_EPOCH`, where it is set.
-    pub source_date_epoch: Option<&'a str>,
 }
 
 #[must_use]
@@ -101,9 +99,6 @@ pub fn fingerprint(inputs: &Inputs<'_>) -> (Fingerprint, Parts) {
     }
     if let Some(network) = build.network.as_deref().filter(|network| *network != DEFAULT_NETWORK) {
         facts.key("network", network);
-    }
-    if let Some(seconds) = inputs.source_date_epoch {
-        facts.key("SOURCE_DATE_EPOCH", seconds);
     }
     let is_proxy = |name: &str| PROXY_ARGS.iter().any(|proxy| proxy.eq_ignore_ascii_case(name));
     for (name, value) in build.args.iter().filter(|(name, _)| !is_proxy(name)) {

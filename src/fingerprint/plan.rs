@@ -19,7 +19,6 @@ pub struct Surroundings {
     pub bases: BTreeMap<String, Digest>,
     /// What tells the utilities of debug variants from others, by platform.
     pub utilities: BTreeMap<String, Vec<u8>>,
-    pub source_date_epoch: Option<String>,
     /// The images of elsewhere that have, or may have, instructions for what is FROM them (`ONBUILD`).
     pub triggers: BTreeSet<String>,
     /// Where it is kept which builds read more than their Dockerfiles tell.
@@ -85,7 +84,6 @@ fn of_step(plan: &Plan, step: &Step, before: &[Print], contexts: &Contexts, surr
                     reading,
                     externals: &bases,
                     siblings: &siblings,
-                    source_date_epoch: surroundings.source_date_epoch.as_deref(),
                 })
             };
             let mut reading = contexts.read(build)?;

@@ -15,6 +15,9 @@ use super::{Build, DockerfileSource, NamedContext, SecretSource};
 use crate::dockerfile;
 use crate::problem::{Problem, printable};
 
+/// Seconds since 1970, the time that a build is to take for its own (reproducible-builds.org, `docs/source-date-epoch`).
+pub const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 const ADDITIONAL_CONTEXTS: &str = "additional_contexts";
 const DEFAULT_PLATFORM: &str = "linux/amd64";
 
@@ -54,7 +57,7 @@ impl Reader<'_> {
             target: keys.last("target").map(|node| self.target(node, &dockerfile)).transpose()?,
             dockerfile,
             context,
-            args: self.mapping(keys, "args")?,
+            args: self.args(keys)?,
             labels: self.mapping(keys, "labels")?,
             platforms: keys
                 .last("platforms")
@@ -143,6 +146,16 @@ impl Reader<'_> {
         let mut seen = BTreeSet::new();
         platforms.retain(|platform| seen.insert(platform.clone()));
         Ok(platforms)
+    }
+
+    /// Those of the manifest, and `SOURCE_DATE_EPOCH` of the environment, as `docker buildx build` gives it.
+    fn args(&self, keys: &Layers<'_>) -> Result<BTreeMap<String, String>, Problem> {
+        let mut args = self.mapping(keys, "args")?;
+        let epoch = (self.environment.lookup)(SOURCE_DATE_EPOCH).filter(|seconds| !seconds.is_empty());
+        if let Some(epoch) = epoch {
+            args.entry(SOURCE_DATE_EPOCH.to_owned()).or_insert(epoch);
+        }
+        Ok(args)
     }
 
     /// `args` and `labels`: a map, or a list of `NAME=value`. A name without a value takes it from the environment, or is left out.

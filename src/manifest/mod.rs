@@ -22,6 +22,7 @@ use crate::dockerfile::{Dockerfile, DockerfileError};
 use crate::problem::{Problem, printable};
 use crate::reference::{ImageName, Registry};
 
+pub use build::SOURCE_DATE_EPOCH;
 pub use interpolate::Lookup;
 pub use outline::Outline;
 pub use platform::canonical;

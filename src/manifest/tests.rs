@@ -85,6 +85,26 @@ fn the_environment_is_read_as_compose_reads_it() {
 }
 
 #[test]
+fn the_time_of_the_environment_is_an_arg_where_there_is_none() {
+    let arg = |manifest: &str, value: Option<&str>| {
+        let dir = folder(manifest);
+        let lookup = |name: &str| value.filter(|_| name == "SOURCE_DATE_EPOCH").map(str::to_owned);
+        let environment = Environment {
+            lookup: &lookup,
+            current: dir.path(),
+        };
+        let manifest = Manifest::load(Path::new(FILE_NAME), environment).expect("valid");
+        manifest.images[0].normal.args.get(SOURCE_DATE_EPOCH).cloned()
+    };
+    let plain = "images: { a: { context: one } }";
+    assert_eq!(arg(plain, Some("1700000000")).as_deref(), Some("1700000000"));
+    assert_eq!(arg(plain, None), None);
+    assert_eq!(arg(plain, Some("")), None, "empty is none");
+    let own = "images: { a: { context: one, args: { SOURCE_DATE_EPOCH: 1 } } }";
+    assert_eq!(arg(own, Some("1700000000")).as_deref(), Some("1"));
+}
+
+#[test]
 fn additional_contexts_have_the_names_that_buildkit_looks_for() {
     let image = only(
         "defaults: { additional_contexts: { alpine: one } }\nimages:\n  a:\n    context: one\n    additional_contexts: { 'alpine:latest': two, docker.io/library/debian:12: one }\n",

@@ -196,3 +196,31 @@ fn a_context_is_found_however_its_name_is_written() {
     assert_eq!(files.keys().collect::<Vec<_>>(), ["of-base", "one", "three", "two"]);
 }
 
+#[test]
+fn the_time_of_the_environment_reaches_every_build() {
+    let manifest = "debug: { utilities: ./run/busybox }\nimages:\n  api: { context: api }\n  run: { context: run, network: none }\n";
+    let project = Project::new(manifest)
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .busybox("run/busybox");
+    let data = format!("of {}", project.registry);
+    let copies = "FROM scratch\nARG SOURCE_DATE_EPOCH\nCOPY busybox /bin/busybox\n";
+    let writes = format!("{} echo $SOURCE_DATE_EPOCH >/epoch", project.mark());
+    let run = format!("{copies}RUN [\"/bin/busybox\", \"sh\", \"-c\", \"{writes}\"]\n");
+    let project = project.file("api/data", data).file("run/Dockerfile", run);
+    project.run(&["push-all", "--with-debug"]).ok();
+    let pushed = |seconds: &str, result: &str| {
+        let mut command = project.command(".", &["push-all", "--with-debug"]);
+        let ran = Ran::of(command.env("SOURCE_DATE_EPOCH", seconds).output().expect("it runs")).ok();
+        let rows = ran.stdout.lines().filter(|line| line.contains("sha256:") && line.contains(result));
+        assert_eq!(rows.count(), 4, "{seconds}: {}", ran.stdout);
+    };
+    pushed("", "  up to date  ");
+    pushed("1700000000", "  pushed  ");
+    pushed("1700000000", "  up to date  ");
+    assert_eq!(project.registry.files("kevin-run")["epoch"].content, b"1700000000\n");
+    let is_known = !is_classic() && engine(&project) >= 23;
+    for image in ["api", "run", "debug-api", "debug-run"] {
+        let created = &project.registry.config(&format!("kevin-{image}"))["created"];
+        assert_eq!(created == "2023-11-14T22:13:20Z", is_known, "{image}: {created}");
+    }
+}

@@ -37,7 +37,7 @@ use crate::context::{Inline, Reading};
 use crate::dockerfile::Reads;
 use crate::event::{Event, Events};
 use crate::machine;
-use crate::manifest::SecretSource;
+use crate::manifest::{SOURCE_DATE_EPOCH, SecretSource};
 use crate::problem::Problem;
 use files::{AsksForMore, Files};
 use folder::Folder;
@@ -392,9 +392,13 @@ struct Solve<'a> {
 
 impl<'a> Solve<'a> {
     fn inline(build: InlineBuild<'a>, export: Export<'a>) -> Self {
+        let mut asked = request::of_platforms(build.platforms, export);
+        if let Some(seconds) = build.epoch {
+            asked.question.set(format!("build-arg:{SOURCE_DATE_EPOCH}"), seconds);
+        }
         Self {
             siblings: Vec::new(),
-            asked: request::of_platforms(build.platforms, export),
+            asked,
             look: build.look,
             folders: vec![(CONTEXT.to_owned(), Folder::of_inline(build.files))],
             reads: Reads::Whole,
