@@ -10,6 +10,8 @@ use crate::manifest::{Build, Image, Manifest, SOURCE_DATE_EPOCH, UtilitiesSource
 use crate::problem::{Problem, nearest, printable};
 use crate::reference::{ImageName, Reference, Registry};
 
+mod platforms;
+
 /// What to do about an image that the utilities cannot be added to.
 pub const OWN_KEYS: &str = "give the image `debug:` keys of its own in the manifest, for instance `debug: { target: debug }`";
 
@@ -309,6 +311,7 @@ impl<'m> Planner<'m> {
             }
             siblings.push(Sibling { span: named.span, step });
         }
+        self.refuse_other_platforms(build, variant)?;
         if let Some((_, place)) = others.iter().find(|(span, _)| siblings.iter().any(|sibling| sibling.span == *span)) {
             return Err(ambiguous(place));
         }

@@ -152,3 +152,54 @@ fn args_and_the_platform_can_choose_a_sibling() {
     };
     assert_eq!(*external, ["docker.io/library/base-amd64"]);
 }
+
+#[test]
+fn what_an_image_is_from_has_all_of_its_platforms() {
+    let one = ", platforms: [linux/amd64]";
+    let two = ", platforms: [linux/amd64, linux/arm64]";
+    let refused = |dockerfile: &str, keys: &str| {
+        let manifest = manifest(&[("base", "FROM scratch AS normal\n", one), ("api", dockerfile, keys)]);
+        planned(&manifest, NORMAL, &["api"], Purpose::Publish).err()
+    };
+    let error = refused("\nFROM base\n", two).expect("refused");
+    assert_eq!(
+        error.to_string(),
+        "api/Dockerfile:2: for linux/arm64 this needs a `base` for linux/arm64, and images.yaml:2 makes it for linux/amd64"
+    );
+    assert_eq!(
+        error.hints(),
+        [
+            "give `base` all platforms of what stands on it (`platforms: [linux/amd64, linux/arm64]`), or say which one is meant: `FROM --platform=linux/amd64 base`"
+        ]
+    );
+    assert!(refused("FROM base\n", ", platforms: [linux/arm64/v8]").is_some());
+    assert!(refused("FROM base AS x\nFROM x\n", two).is_some());
+    for dockerfile in [
+        "FROM scratch\nCOPY --from=base /a /a\n",
+        "FROM --platform=$BUILDPLATFORM base AS tool\nFROM scratch\nCOPY --from=tool /a /a\n",
+        "FROM --platform=linux/amd64 base\n",
+        "FROM base AS of-amd64\nFROM scratch AS of-arm64\nFROM of-$TARGETARCH\n",
+        "FROM base AS unneeded\nFROM scratch\n",
+    ] {
+        assert!(refused(dockerfile, two).is_none(), "{dockerfile}");
+    }
+    assert!(refused("FROM base\n", one).is_none());
+}
+
+#[test]
+fn a_debug_variant_stands_on_one_that_has_its_platforms() {
+    let manifest = manifest(&[
+        (
+            "base",
+            "FROM scratch AS normal\nFROM scratch AS debug\n",
+            ", platforms: [linux/amd64, linux/arm64], debug: { target: debug, platforms: [linux/amd64] }",
+        ),
+        (
+            "api",
+            "FROM base AS normal\nFROM base AS debug\n",
+            ", platforms: [linux/amd64, linux/arm64], debug: { target: debug }",
+        ),
+    ]);
+    assert!(planned(&manifest, NORMAL, &["api"], Purpose::Publish).is_ok());
+    assert!(planned(&manifest, DEBUG, &["api"], Purpose::Publish).is_err());
+}
