@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
+use crate::reads::engine;
 use crate::support::Project;
 
 fn mode(path: &Path, mode: u32) {
@@ -94,12 +95,15 @@ fn any_name_can_be_copied() {
 
 #[test]
 fn a_dockerfile_can_name_many_files() {
-    // of many more, the BuildKit of 20.10 makes nothing
-    let names: Vec<_> = (0..100).map(|number| format!("{}-{number}", "n".repeat(200))).collect();
+    let names: Vec<_> = (0..60).map(|number| format!("{}-{number}", "n".repeat(250))).collect();
     let dockerfile = format!("FROM scratch\nCOPY {} /all/\n", names.join(" "));
     let project = Project::new("images: { api: { context: api } }").file("api/Dockerfile", dockerfile);
     for name in &names {
         project.write(&format!("api/{name}"), name);
+    }
+    // the BuildKit of 20.10 gives up on so many at once, where there is more to do
+    if engine(&project) < 23 {
+        return;
     }
     project.run(&["push-all"]).ok();
     let files = project.registry.files("kevin-api");

@@ -166,10 +166,13 @@ pub async fn clean(common: &Common, name: Option<&str>, keep: usize, dry_run: bo
         };
         commit(change).await?;
     }
-    // while this was asked, others may have published what nobody wanted before
-    let still = publish::garbage(&channel, settled(&channel).await?, keep, &images).await?;
-    garbage.retain(|shown| still.iter().any(|garbage| garbage.is(shown)));
-    sweep(&garbage).await
+    let sweeping = async {
+        // while this was asked, others may have published what nobody wanted before
+        let still = publish::garbage(&channel, settled(&channel).await?, keep, &images).await?;
+        garbage.retain(|shown| still.iter().any(|garbage| garbage.is(shown)));
+        sweep(&garbage).await
+    };
+    until_interrupted(sweeping).await
 }
 
 /// Images of the channel that the manifest no longer publishes; without a manifest, that cannot be told.
@@ -193,7 +196,15 @@ pub async fn delete(common: &Common, name: &str, yes: bool) -> Result<Exit, Erro
     }
     report::to_remove(&BTreeSet::new(), &all);
     confirm(&format!("Delete the channel {} with all of this?", channel.address()), yes).await?;
-    sweep(&all).await
+    until_interrupted(sweep(&all)).await
+}
+
+async fn until_interrupted(sweeping: impl Future<Output = Result<Exit, Error>>) -> Result<Exit, Error> {
+    let interrupt = Interrupt::listen().context("listening for Ctrl-C")?;
+    tokio::select! {
+        done = sweeping => done,
+        () = interrupt.once.cancelled() => Err(Problem::interrupted("; what is left goes with the next run").into()),
+    }
 }
 
 fn nothing(channel: &Channel) -> Problem {
