@@ -114,9 +114,10 @@ impl Desk<'_> {
             }
             self.docker.credentials.for_host(registry.host()).await.map(drop)
         };
-        let (looked, credential) = tokio::join!(
+        let (looked, credential, revision) = tokio::join!(
             session::noting(async |events| Release::look(plan, places, sources, anew, events).await),
-            credential.instrument(timing::part("credentials"))
+            credential.instrument(timing::part("credentials")),
+            self.revision(plan).instrument(timing::part("git")),
         );
         let release = match (looked, credential) {
             (Ok(release), _) => release,
@@ -126,7 +127,6 @@ impl Desk<'_> {
             }
             (Err(looked), Ok(())) => return Err(looked),
         };
-        let revision = self.revision(plan).instrument(timing::part("git")).await;
         self.tell(&release, &revision);
         let mut record_anyway = false;
         if *self.owner == Owner::Stable {

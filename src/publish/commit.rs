@@ -29,6 +29,8 @@ pub struct Change {
     pub channel: Channel,
     /// What it was when this was planned.
     pub seen: State,
+    /// What `latest` of its images was then, where that was asked.
+    pub latest: Latest,
     pub act: Act,
     pub revision: Option<Revision>,
     pub rolled_back: Option<Revision>,
@@ -44,20 +46,25 @@ pub struct Change {
 /// # Errors
 /// When it could not be done: why, and what the channels are now.
 pub async fn commit(changes: &[Change], writer: &Writer, cancel: &CancellationToken, events: &Events) -> Result<Vec<Stored>, Problem> {
-    let mut states: Vec<State> = changes.iter().map(|change| change.seen.clone()).collect();
+    let as_seen = |change: &Change| (change.seen.clone(), change.latest.clone());
+    let mut seen: Vec<_> = changes.iter().map(as_seen).collect();
     for _ in 0..ATTEMPTS {
         // an intent is judged by its age, however long there was built before
-        match attempt(changes, states, &writer.now(), cancel).await {
+        match attempt(changes, seen, &writer.now(), cancel).await {
             Err(Stop::Overtaken) => {}
             Err(Stop::Failed(error)) => return Err(error),
             Ok(stored) => return Ok(stored),
         }
         let settled = try_join_all(changes.iter().map(|change| repair::settled(&change.channel, events)));
-        states = settled.await.map_err(|error| as_it_was(&error, changes))?;
+        let states = settled.await.map_err(|error| as_it_was(&error, changes))?;
+        seen = states.into_iter().map(|state| (state, Latest::new())).collect();
     }
     let busy = Problem::failed("others publish to the channel at this very moment");
     Err(as_it_was(&busy, changes))
 }
+
+/// The digest of `latest`, of the images of which it is known.
+pub type Latest = BTreeMap<ImageName, Option<Digest>>;
 
 enum Stop {
     /// Somebody else's intent or record came in between; nothing of this attempt is left.
@@ -71,9 +78,9 @@ impl From<Problem> for Stop {
     }
 }
 
-async fn attempt(changes: &[Change], states: Vec<State>, writer: &Writer, cancel: &CancellationToken) -> Result<Vec<Stored>, Stop> {
-    let each = changes.iter().zip(states);
-    let preparing = try_join_all(each.map(|(change, state)| Move::prepare(change, changes, state, writer)));
+async fn attempt(changes: &[Change], seen: Vec<(State, Latest)>, writer: &Writer, cancel: &CancellationToken) -> Result<Vec<Stored>, Stop> {
+    let each = changes.iter().zip(seen);
+    let preparing = try_join_all(each.map(|(change, seen)| Move::prepare(change, changes, seen, writer)));
     let prepared = preparing.instrument(timing::part("prepare the flips")).await;
     let moves = prepared.map_err(|error| Stop::Failed(as_it_was(&error, changes)))?;
     if cancel.is_cancelled() {
@@ -142,11 +149,11 @@ struct Flip {
 }
 
 impl<'c> Move<'c> {
-    async fn prepare(change: &'c Change, changes: &[Change], state: State, writer: &Writer) -> Result<Self, Problem> {
-        let State { record: base, next } = state;
+    async fn prepare(change: &'c Change, changes: &[Change], seen: (State, Latest), writer: &Writer) -> Result<Self, Problem> {
+        let (State { record: base, next }, latest) = seen;
         refuse_conflict(change, base.as_ref())?;
         let images = change.images.iter();
-        let flips = try_join_all(images.map(|(image, entry)| Flip::prepare(change, image, &entry.digest)));
+        let flips = try_join_all(images.map(|(image, entry)| Flip::prepare(change, image, &entry.digest, &latest)));
         let mut flips = flips.await?;
         let record = coming(change, changes, base.as_ref(), &flips, writer);
         let (intent, _) = tokio::try_join!(
@@ -181,10 +188,12 @@ impl<'c> Move<'c> {
         Ok(record.map(|record| record.digest) == self.base.as_ref().map(|base| base.manifest.digest().clone()))
     }
 
-    /// Whether nobody has announced or recorded anything since it was prepared.
+    /// Whether nobody has announced, recorded or moved anything since it was looked at.
     async fn is_free(&self) -> Result<bool, Problem> {
-        let (next, on_its_base) = tokio::try_join!(self.next(), self.is_on_its_base())?;
-        Ok(next == self.next && on_its_base)
+        let latest = try_join_all(self.flips.iter().map(Flip::latest));
+        let (next, on_its_base, latest) = tokio::try_join!(self.next(), self.is_on_its_base(), latest)?;
+        let stays = self.flips.iter().zip(latest).all(|(flip, latest)| flip.before == latest);
+        Ok(next == self.next && on_its_base && stays)
     }
 
     /// Whether the intent still stands, and nobody has put another record below it.
@@ -225,7 +234,7 @@ impl<'c> Move<'c> {
 }
 
 impl Flip {
-    async fn prepare(change: &Change, image: &ImageName, digest: &Digest) -> Result<Self, Problem> {
+    async fn prepare(change: &Change, image: &ImageName, digest: &Digest, latest: &Latest) -> Result<Self, Problem> {
         let channel = &change.channel;
         let reference = channel.name.reference(&channel.registry, image)?;
         let repository = channel.repository(image)?;
@@ -236,13 +245,19 @@ impl Flip {
                 None => manifest(&repository, digest).await,
             }
         };
-        let (to, before) = tokio::join!(to, repository.head(reference.tag()));
+        let before = async {
+            match latest.get(image) {
+                Some(known) => Ok(known.clone()),
+                None => repository.head(reference.tag()).await.map(|head| head.map(|head| head.digest)),
+            }
+        };
+        let (to, before) = tokio::join!(to, before);
         Ok(Self {
             image: image.clone(),
             reference,
             repository,
             to: to?,
-            before: before?.map(|before| before.digest),
+            before: before?,
             to_put_back: None,
         })
     }

@@ -64,6 +64,7 @@ pub async fn copy(
         images,
         at_hand,
         seen,
+        latest: BTreeMap::new(),
     })
 }
 

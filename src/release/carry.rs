@@ -366,8 +366,12 @@ impl<'p> Carrying<'p, '_> {
                 let images = moved
                     .iter()
                     .map(|(index, digest)| (image(**index), self.entry(**index, digest, author)));
+                let latest = moved
+                    .iter()
+                    .map(|(index, _)| (image(**index), release.answers.latest(**index).cloned()));
                 Change {
                     seen: seen.clone(),
+                    latest: latest.collect(),
                     act: Act::Push,
                     revision: author.revision.clone(),
                     rolled_back: None,

@@ -108,6 +108,7 @@ pub async fn rollback(common: &Common, name: &str, sequence: Option<u64>, yes: b
         .filter(|left| target.revision.as_ref().map(|revision| &revision.commit) != Some(&left.commit));
     let change = Change {
         at_hand: BTreeMap::new(),
+        latest: BTreeMap::new(),
         act: Act::Rollback { to: sequence },
         revision: target.revision,
         rolled_back: left,
@@ -156,6 +157,7 @@ pub async fn clean(common: &Common, name: Option<&str>, keep: usize, dry_run: bo
         let now = seen.record.as_ref().map(|stored| &stored.record);
         let change = Change {
             at_hand: BTreeMap::new(),
+            latest: BTreeMap::new(),
             act: Act::Clean,
             revision: now.and_then(|record| record.revision.clone()),
             rolled_back: now.and_then(|record| record.rolled_back.clone()),
