@@ -70,11 +70,18 @@ pub struct Swept {
     pub refused: Option<String>,
 }
 
-/// What no record of the last `keep`, no open intent and no `latest` names, and is older than a day.
+/// What no record of the last `keep`, no open intent and no `latest` names, and is older than a day. The `latest` of an image
+/// that is neither `published` nor in the channel does not count.
 ///
 /// # Errors
 /// When the registry does not answer.
-pub async fn garbage(channel: &Channel, state: State, keep: usize, images: &BTreeSet<ImageName>) -> Result<Vec<Garbage>, Problem> {
+pub async fn garbage(
+    channel: &Channel,
+    state: State,
+    keep: usize,
+    images: &BTreeSet<ImageName>,
+    published: &[ImageName],
+) -> Result<Vec<Garbage>, Problem> {
     let open = intent(channel, &state).await?;
     let records: Vec<Stored> = history(channel, state, keep).await?.into_iter().chain(open).collect();
     let mut garbage = Vec::new();
@@ -84,7 +91,11 @@ pub async fn garbage(channel: &Channel, state: State, keep: usize, images: &BTre
             entry.into_iter().chain(stored.record.before.get(image).cloned().flatten())
         });
         let is_in_channel = records.first().is_none_or(|stored| stored.record.images.contains_key(image));
-        let living: &[_] = if is_in_channel { &["latest"] } else { &[] };
+        let living: &[_] = if is_in_channel || published.contains(image) {
+            &["latest"]
+        } else {
+            &[]
+        };
         garbage.extend(unnamed(tagged(&channel.repository(image)?).await?, named.collect(), living).await?);
     }
     let kept = records.iter().map(|stored| stored.manifest.digest().clone()).collect();

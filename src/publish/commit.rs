@@ -4,7 +4,9 @@
 //! before everything is there and verified; the window of the flips is short; a failure puts back what was moved; a run
 //! that is killed in the window leaves its intent, which the next one finishes; two at once are noticed.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,8 @@ use crate::registry::{Deleted, Manifest, Remote};
 use crate::timing;
 
 const ATTEMPTS: usize = 5;
+/// For a registry to come to tell what it has taken.
+const A_BLINK: Duration = Duration::from_millis(200);
 
 /// What a channel is to become.
 #[derive(Clone)]
@@ -139,6 +143,8 @@ struct Move<'c> {
 }
 
 struct Flip {
+    /// Whether the registry has taken it. Its answers may come later.
+    is_put: Cell<bool>,
     image: ImageName,
     reference: Reference,
     repository: Remote,
@@ -219,6 +225,14 @@ impl<'c> Move<'c> {
         if announced { withdraw(self.channel()).await } else { Ok(()) }
     }
 
+    /// Puts back what was moved; gives the names of those that stay, since the registry cannot take them away.
+    async fn undo(&self) -> Result<Vec<String>, Problem> {
+        let undone = join_all(self.flips.iter().map(Flip::undo)).await;
+        let undone = undone.into_iter().collect::<Result<Vec<bool>, _>>()?;
+        let left = self.flips.iter().zip(undone).filter(|(_, undone)| !undone);
+        Ok(left.map(|(flip, _)| flip.reference.to_string()).collect())
+    }
+
     /// Gives the record the name under which it stays.
     async fn keep(&self) -> Result<(), Problem> {
         let name = record_tag(self.record.sequence, self.intent.digest());
@@ -253,6 +267,7 @@ impl Flip {
         };
         let (to, before) = tokio::join!(to, before);
         Ok(Self {
+            is_put: Cell::new(false),
             image: image.clone(),
             reference,
             repository,
@@ -283,9 +298,22 @@ impl Flip {
         Ok(self.repository.put(self.reference.tag(), manifest).await?)
     }
 
+    async fn carry_out(&self) -> Result<(), Problem> {
+        if self.moves() {
+            self.put(&self.to).await?;
+            self.is_put.set(true);
+        }
+        Ok(())
+    }
+
     /// Makes `latest` what it was, if it is ours. False where it did not exist and the registry cannot take a tag away.
     async fn undo(&self) -> Result<bool, Problem> {
-        if !self.moves() || self.latest().await?.as_ref() != Some(self.to.digest()) {
+        if !self.moves() {
+            return Ok(true);
+        }
+        let latest = self.latest().await?;
+        let is_told_late = self.is_put.get() && latest == self.before;
+        if latest.as_ref() != Some(self.to.digest()) && !is_told_late {
             return Ok(true);
         }
         match &self.to_put_back {
@@ -316,6 +344,9 @@ fn refuse_conflict(change: &Change, base: Option<&Stored>) -> Result<(), Problem
     // the guard has judged by what was published then
     if *change.channel.name.owner() == Owner::Stable && revision(&base.record) != change.seen.record().and_then(revision) {
         return Err(meanwhile("from other sources").hint("run again, so that this is judged by what is published now"));
+    }
+    if !matches!(change.act, Act::Push) {
+        return Err(meanwhile("other images").hint("run again, to begin from what is there now"));
     }
     let was = |image: &ImageName| change.seen.record.as_ref().and_then(|seen| seen.record.images.get(image));
     let conflict = change.images.iter().find(|(image, entry)| {
@@ -407,12 +438,14 @@ async fn flip(moves: &[Move<'_>], cancel: &CancellationToken) -> Result<(), Stop
         if cancel.is_cancelled() {
             return Err(Problem::interrupted(""));
         }
-        if flip.moves() { flip.put(&flip.to).await } else { Ok(()) }
+        flip.carry_out().await
     }))
     .await;
     flipped.into_iter().collect::<Result<(), Problem>>()?;
-    let keeping = async { Ok(try_join_all(moves.iter().map(Move::keep)).await?) };
-    tokio::try_join!(settle(moves), keeping).map(drop)
+    // what gives way does so to its end
+    let (settled, kept) = tokio::join!(settle(moves), join_all(moves.iter().map(Move::keep)));
+    settled?;
+    Ok(kept.into_iter().collect::<Result<(), Problem>>()?)
 }
 
 /// Another machine may have begun in the same instant. The intent that stands decides whose images stay.
@@ -434,6 +467,7 @@ async fn settle(moves: &[Move<'_>]) -> Result<(), Stop> {
             .collect();
         let Some((first, _)) = strays.first() else { return Ok(()) };
         stray = Some(first.reference.to_string());
+        tokio::time::sleep(A_BLINK).await;
         try_join_all(strays.into_iter().map(|(flip, _)| flip.put(&flip.to))).await?;
     }
     let stray = stray.unwrap_or_default();
@@ -444,20 +478,19 @@ async fn settle(moves: &[Move<'_>]) -> Result<(), Stop> {
 }
 
 async fn put_back(moves: &[Move<'_>], changes: &[Change], error: &Problem) -> Problem {
-    let undone = join_all(moves.iter().flat_map(|act| &act.flips).map(async |flip| (flip, flip.undo().await))).await;
-    let failed = undone.iter().any(|(_, undone)| undone.is_err());
-    let left: Vec<_> = undone
-        .iter()
-        .filter(|(_, undone)| matches!(undone, Ok(false)))
-        .map(|(flip, _)| flip.reference.to_string())
-        .collect();
-    if failed {
+    let undone = join_all(moves.iter().map(async |act| match act.stands().await {
+        // others have come in between
+        Ok(false) => act.give_way().await.map(|()| Vec::new()),
+        _ => act.undo().await,
+    }));
+    let Ok(left) = undone.await.into_iter().collect::<Result<Vec<_>, _>>() else {
         let state = format!(
             "what was moved could not be put back, so {} may hold old and new images side by side",
             addresses(changes)
         );
         return error.leaving(&state).hint(MENDED);
-    }
+    };
+    let left = left.concat();
     let closed = close(moves).await;
     let mut problem = as_it_was(error, changes);
     if !left.is_empty() {

@@ -62,8 +62,9 @@ pub async fn intent(channel: &Channel, state: &State) -> Result<Option<Stored>, 
     if state.next.is_none() || state.next.as_ref() == state.digest() {
         return Ok(None);
     }
-    // a record of nothing is what a first act left that was taken back
-    Ok(channel.stored(NEXT).await?.filter(|next| next.record.sequence > 0))
+    // a record of nothing is what a first act left that was taken back; one that is history was put there by who came too late
+    let since = state.record().map_or(1, |record| record.sequence);
+    Ok(channel.stored(NEXT).await?.filter(|next| next.record.sequence >= since))
 }
 
 #[must_use]
@@ -184,16 +185,18 @@ impl Half {
     }
 
     async fn undo(&self) -> Result<(), Problem> {
-        if self.is_on_its_base() {
-            for (image, digest) in self.moved() {
-                let repository = self.channel.repository(image)?;
-                if repository.head(&Tag::latest()).await?.is_none_or(|is| is.digest != *digest) {
-                    continue;
-                }
-                match self.intent.record.before.get(image).and_then(Option::as_ref) {
-                    Some(before) => point_latest(&self.channel, image, before).await?,
-                    None => drop(repository.delete(&Tag::latest()).await?),
-                }
+        // where others have published since, theirs is to stand
+        let since = self.base.as_ref().filter(|_| !self.is_on_its_base());
+        for (image, digest) in self.moved() {
+            let repository = self.channel.repository(image)?;
+            if repository.head(&Tag::latest()).await?.is_none_or(|is| is.digest != *digest) {
+                continue;
+            }
+            let theirs = since.and_then(|stored| Some(&stored.record.images.get(image)?.digest));
+            let before = self.intent.record.before.get(image).and_then(Option::as_ref);
+            match theirs.or(before) {
+                Some(before) => point_latest(&self.channel, image, before).await?,
+                None => drop(repository.delete(&Tag::latest()).await?),
             }
         }
         withdraw(&self.channel).await

@@ -1,5 +1,6 @@
 //! What another client does to a channel between the steps of a run, at the very moments that matter.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -316,4 +317,109 @@ fn an_interrupt_is_heard_while_nobody_answers() {
     terminal.press("C-c");
     assert_eq!(terminal.ended().0, 130);
     assert_eq!(project.registry.digest("stable-api"), None);
+}
+
+#[test]
+fn a_copy_that_begins_within_the_flips_of_another_and_ends_after_them_is_none() {
+    let there = Meanwhile::of(Project::of_images(&["api"]));
+    let project = &there.project;
+    let first = two_records(project, &["push-all"]);
+    let (registry, theirs) = (project.registry.clone(), theirs(project, "kevin", &first));
+    registry.put_record("kevin", "next", &theirs);
+    there.at("HEAD", "/kevin-api/manifests/latest", move || {
+        registry.put_record("kevin", "record", &theirs);
+    });
+    there
+        .run(&["channels", "copy", "kevin", "ann"])
+        .ended(1)
+        .says(&["/kevin is being changed", "/ann is as it was"]);
+}
+
+/// It says for a while what `latest` was.
+#[test]
+fn a_registry_that_answers_late_keeps_the_old_set() {
+    let old = Arc::new(Mutex::new(None::<String>));
+    let (moved, told) = (Arc::new(AtomicBool::new(false)), Arc::clone(&old));
+    let faults = Faults::start(move |seen| {
+        let told = told.lock().expect("nobody panics");
+        if seen.is("PUT", "/kevin-api/manifests/latest") {
+            moved.store(told.is_some(), Ordering::SeqCst);
+        }
+        match &*told {
+            Some(old) if moved.load(Ordering::SeqCst) && seen.is("HEAD", "/kevin-api/manifests/latest") => {
+                let media_type = "application/vnd.docker.distribution.manifest.v2+json".to_owned();
+                Act::Answer(
+                    200,
+                    vec![("docker-content-digest", old.clone()), ("content-type", media_type)],
+                    Vec::new(),
+                )
+            }
+            _ => Act::Pass,
+        }
+    });
+    let project = faults.before(Project::of_images(&["api", "web"]));
+    project.run(&["push-all"]).ok();
+    let digests = || ["kevin-api", "kevin-web"].map(|name| project.registry.digest(name));
+    let first = digests();
+    old.lock().expect("nobody panics").clone_from(&first[0]);
+    for image in ["api", "web"] {
+        project.write(&format!("{image}/data"), "two");
+    }
+    project
+        .run(&["push-all"])
+        .ended(1)
+        .says(&["does not stay what it is made", "/kevin is as it was"]);
+    assert_eq!(digests(), first);
+}
+
+#[test]
+fn a_clean_and_a_rollback_begin_from_what_is_there() {
+    let there = Meanwhile::of(Project::of_images(&["api", "web"]));
+    let project = &there.project;
+    let first = two_records(project, &["push-all"]);
+    let second = project.registry.digest("kevin-api").expect("pushed");
+    project.write("images.yaml", "images: { api: { context: api } }");
+    for act in [&["channels", "rollback", "kevin", "--to", "1"][..], &["channels", "clean", "--yes"]] {
+        let (registry, theirs) = (project.registry.clone(), theirs(project, "kevin", &second));
+        there.at("POST", "/kevin/blobs/uploads/", move || {
+            registry.put_record("kevin", "next", &theirs);
+            registry.put_record("kevin", "record", &theirs);
+        });
+        there.run(act).ended(1).says(&["ann on elsewhere published", "run again"]);
+        assert_eq!(shown(project, "kevin")["record"]["writer"]["user"], "ann", "{act:?}");
+    }
+    assert_ne!(project.registry.digest("kevin-api"), Some(first));
+}
+
+/// Put there by who came too late.
+#[test]
+fn an_intent_that_is_history_is_none() {
+    let project = Project::of_images(&["api"]);
+    project.run(&["push-all"]).ok();
+    let record = shown(&project, "kevin")["record"].clone();
+    project.write("api/data", "two");
+    project.run(&["push-all"]).ok();
+    project.registry.put_record("kevin", "next", &record);
+    assert_eq!(shown(&project, "kevin")["intent"], Value::Null);
+    project.write("api/data", "three");
+    let ran = project.run(&["push-all"]).ok();
+    assert!(!ran.stderr.contains("interrupted"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_clean_leaves_the_latest_of_what_the_manifest_publishes() {
+    let registry = OwnRegistry::that_deletes();
+    let project = Project::in_registry("images: { api: { context: api }, web: { context: api } }", &registry.host)
+        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("api/data", "one");
+    project.run(&["push-image", "api"]).ok();
+    // as another tool pushed it long ago, and no record tells
+    let mut record = shown(&project, "kevin")["record"].clone();
+    record["images"].as_object_mut().expect("a map").remove("api");
+    for name in ["next", "record"] {
+        project.registry.put_record("kevin", name, &record);
+    }
+    let old = project.registry.put_aged("kevin-api", "latest");
+    let clean = project.run(&["channels", "clean", "--yes"]).ok();
+    assert_eq!(project.registry.digest("kevin-api"), Some(old), "{}", clean.stdout);
 }

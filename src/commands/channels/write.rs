@@ -36,7 +36,7 @@ pub async fn copy(common: &Common, from: &str, to: Option<&str>, yes: bool, over
     let held = publish::held(&from, &source, access.images.iter().cloned()).await?;
     // what is read within another's flips is no set
     let after = from.state().await?;
-    if after.next != source.next || publish::intent(&from, &after).await?.is_some() {
+    if !after.is(&source) || publish::intent(&from, &after).await?.is_some() {
         return Err(Problem::failed(format!(
             "{} is being changed at this moment, or was interrupted; {} is as it was",
             from.address(),
@@ -145,11 +145,13 @@ pub async fn clean(common: &Common, name: Option<&str>, keep: usize, dry_run: bo
     } else {
         access.write(&channel).await?
     };
-    let former = former_images(&access.published()?, &seen);
+    let published = access.published()?;
+    let former = former_images(&published, &seen);
     let images = access.images_of(&channel, &seen).await?;
-    let mut garbage = publish::garbage(&channel, seen.clone(), keep, &images).await?;
-    report::to_remove(&former, &garbage);
-    if dry_run || (former.is_empty() && garbage.is_empty()) {
+    let garbage = async |state| publish::garbage(&channel, state, keep, &images, &published).await;
+    let mut shown = garbage(seen.clone()).await?;
+    report::to_remove(&former, &shown);
+    if dry_run || (former.is_empty() && shown.is_empty()) {
         return Ok(Exit::Done);
     }
     confirm(&format!("Take these out of {}?", channel.address()), yes).await?;
@@ -170,9 +172,9 @@ pub async fn clean(common: &Common, name: Option<&str>, keep: usize, dry_run: bo
     }
     let sweeping = async {
         // while this was asked, others may have published what nobody wanted before
-        let still = publish::garbage(&channel, settled(&channel).await?, keep, &images).await?;
-        garbage.retain(|shown| still.iter().any(|garbage| garbage.is(shown)));
-        sweep(&garbage).await
+        let still = garbage(settled(&channel).await?).await?;
+        shown.retain(|shown| still.iter().any(|garbage| garbage.is(shown)));
+        sweep(&shown).await
     };
     until_interrupted(sweeping).await
 }
