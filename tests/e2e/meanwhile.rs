@@ -291,7 +291,12 @@ fn a_clean_leaves_what_came_alive_while_it_asked() {
 
 #[test]
 fn what_an_earlier_run_brought_and_did_not_keep_is_kept() {
-    let faults = Faults::start(|seen| Act::when(seen.is("PUT", "/manifests/at-"), || Act::status(400)));
+    let refused = || {
+        // both names may be put at once, and the other is to be there
+        std::thread::sleep(Duration::from_secs(1));
+        Act::status(400)
+    };
+    let faults = Faults::start(move |seen| Act::when(seen.is("PUT", "/manifests/at-"), refused));
     let project = Project::of_images(&["api"]);
     let host = provided("LATTICE_TEST_REGISTRY");
     let path = project.registry.to_string().replace(&format!("{host}/"), "");
