@@ -102,7 +102,7 @@ async fn attempt(changes: &[Change], seen: Vec<(State, Latest)>, writer: &Writer
         Err(Stop::Overtaken) => return Err(Stop::Overtaken),
         Err(Stop::Failed(error)) => return Err(Stop::Failed(put_back(&moves, changes, &error).await)),
     }
-    try_join_all(moves.iter().map(|act| act.channel().tag(RECORD, &act.intent)))
+    try_join_all(moves.iter().map(Move::keep))
         .instrument(timing::part("record"))
         .await
         .map_err(|error| Stop::Failed(unrecorded(&error, changes)))?;
@@ -233,10 +233,11 @@ impl<'c> Move<'c> {
         Ok(left.map(|(flip, _)| flip.reference.to_string()).collect())
     }
 
-    /// Gives the record the name under which it stays.
+    /// Puts the record under its names. From then on the act is history.
     async fn keep(&self) -> Result<(), Problem> {
         let name = record_tag(self.record.sequence, self.intent.digest());
-        self.channel().tag(&name, &self.intent).await
+        self.channel().tag(&name, &self.intent).await?;
+        self.channel().tag(RECORD, &self.intent).await
     }
 
     fn stored(self) -> Stored {
@@ -442,10 +443,7 @@ async fn flip(moves: &[Move<'_>], cancel: &CancellationToken) -> Result<(), Stop
     }))
     .await;
     flipped.into_iter().collect::<Result<(), Problem>>()?;
-    // what gives way does so to its end
-    let (settled, kept) = tokio::join!(settle(moves), join_all(moves.iter().map(Move::keep)));
-    settled?;
-    Ok(kept.into_iter().collect::<Result<(), Problem>>()?)
+    settle(moves).await
 }
 
 /// Another machine may have begun in the same instant. The intent that stands decides whose images stay.
