@@ -140,6 +140,24 @@ pub struct Artifact {
 }
 
 impl Record {
+    /// What stands for the record of a channel that has none.
+    #[must_use]
+    pub fn of_nothing(channel: String) -> Self {
+        Self {
+            format: FORMAT,
+            channel,
+            sequence: 0,
+            act: Act::Push,
+            writer: Writer::new(String::new(), String::new()),
+            previous: None,
+            revision: None,
+            rolled_back: None,
+            together_with: None,
+            images: BTreeMap::new(),
+            before: BTreeMap::new(),
+        }
+    }
+
     #[must_use]
     pub fn encode(&self) -> Artifact {
         let record = serde_json::to_vec_pretty(self).expect("a record is JSON");
@@ -222,17 +240,8 @@ mod tests {
     fn what_a_terminal_obeys_does_not_come_out_of_a_record() {
         let writer = Writer::new("kevin\u{1b}]0;x\u{7}".into(), "ho\u{9b}2Jst".into());
         let record = Record {
-            format: FORMAT,
-            channel: "gcr.io/x/kevin\u{1b}[2J".into(),
-            sequence: 1,
-            act: Act::Push,
             writer: writer.clone(),
-            previous: None,
-            revision: None,
-            rolled_back: None,
-            together_with: None,
-            images: BTreeMap::new(),
-            before: BTreeMap::new(),
+            ..Record::of_nothing("gcr.io/x/kevin\u{1b}[2J".into())
         };
         let read = Record::decode(&record.encode().manifest).expect("a record");
         assert_eq!(read.writer.user, "kevin?]0;x?");

@@ -21,7 +21,8 @@ pub const NEXT: &str = "next";
 
 /// What docker-registry says of a blob that another client uploads at this moment (OCI distribution, error codes).
 const BLOB_UNKNOWN: &str = "MANIFEST_BLOB_UNKNOWN";
-const A_BLINK: Duration = Duration::from_millis(200);
+/// For a registry to come to know what it was given.
+pub(super) const A_BLINK: Duration = Duration::from_millis(200);
 const BLINKS: usize = 5;
 
 #[derive(Clone)]
@@ -164,6 +165,18 @@ impl Channel {
         // no two records are the same
         tokio::try_join!(config, self.home.upload(&digest, Bytes::from(record)))?;
         Ok(Manifest::new(MANIFEST_MEDIA_TYPE, artifact.manifest))
+    }
+
+    /// Makes the intent what the record is. Where there is no record, it becomes one of nothing, with the number 0.
+    ///
+    /// # Errors
+    /// When the registry does not answer, or does not take it.
+    pub async fn withdraw(&self) -> Result<(), Problem> {
+        let manifest = match self.stored(RECORD).await? {
+            Some(record) => record.manifest,
+            None => self.upload(&Record::of_nothing(self.address())).await?,
+        };
+        self.tag(NEXT, &manifest).await
     }
 
     /// Gives what [`Self::upload`] has brought a name.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::stream::{StreamExt, TryStreamExt};
 
 use super::channel::{Channel, State, copy_image, manifest, staged_tag, tag};
-use super::commit::Change;
 use super::history::Held;
+use super::moves::Change;
 use crate::event::{Event, Events};
 use crate::problem::Problem;
 use crate::record::{Act, Entry, Writer};

@@ -5,8 +5,10 @@ mod channel;
 mod clean;
 mod commit;
 mod copy;
+mod flip;
 mod history;
 mod list;
+mod moves;
 mod repair;
 
 pub use ask::{Answers, Offer, Standing, ask, look_up};
@@ -14,8 +16,9 @@ pub use channel::{
     Channel, IN_PROGRESS, State, Stored, configuration, copy_image, keep, keep_found, manifest, record_tag, staged_tag, tag,
 };
 pub use clean::{Garbage, Swept, everything, garbage, sweep};
-pub use commit::{Change, commit};
+pub use commit::commit;
 pub use copy::copy;
 pub use history::{Difference, Held, back_to, differences, held, history, missing, record_of, strayed};
 pub use list::list;
+pub use moves::Change;
 pub use repair::{intent, is_gone, settled};

@@ -8,7 +8,6 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use super::channel::{Channel, NEXT, RECORD, State, Stored, manifest, record_tag};
-use super::commit::withdraw;
 use crate::event::Events;
 use crate::machine;
 use crate::problem::Problem;
@@ -199,7 +198,7 @@ impl Half {
                 None => drop(repository.delete(&Tag::latest()).await?),
             }
         }
-        withdraw(&self.channel).await
+        self.channel.withdraw().await
     }
 }
 

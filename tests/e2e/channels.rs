@@ -152,9 +152,7 @@ fn names_that_would_write_into_another_channel_are_refused() {
 #[test]
 fn a_channel_that_is_anothers_image_is_refused() {
     let registry = OwnRegistry::that_deletes();
-    let project = Project::in_registry("images: { api: { context: api } }", &registry.host)
-        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
-        .file("api/data", "one");
+    let project = Project::of_api_in(&registry.host);
     project.run(&["push-all"]).ok();
     let aged = project.registry.put_aged("kevin-api", "latest");
     let writes = [

@@ -233,19 +233,22 @@ fn who_only_looks_leaves_what_was_interrupted() {
     project.run(&["channels", "copy", "kevin", "ann"]).ok();
 }
 
+/// In the midst of it, or begun in the midst of it and ended after it.
 #[test]
 fn a_copy_within_the_flips_of_another_is_none() {
-    let there = Meanwhile::of(Project::of_images(&["api"]));
-    let project = &there.project;
-    let first = two_records(project, &["push-all"]);
-    let (registry, theirs) = (project.registry.clone(), theirs(project, "kevin", &first));
-    there.at("HEAD", "/kevin-api/manifests/latest", move || {
-        registry.put_record("kevin", "next", &theirs);
-    });
-    there
-        .run(&["channels", "copy", "kevin", "ann"])
-        .ended(1)
-        .says(&["/kevin is being changed", "/ann is as it was"]);
+    for [before, meanwhile] in [[None, Some("next")], [Some("next"), Some("record")]] {
+        let there = Meanwhile::of(Project::of_images(&["api"]));
+        let project = &there.project;
+        let first = two_records(project, &["push-all"]);
+        let (registry, theirs) = (project.registry.clone(), theirs(project, "kevin", &first));
+        let put = move |name: Option<&str>| name.map(|name| registry.put_record("kevin", name, &theirs));
+        put(before);
+        there.at("HEAD", "/kevin-api/manifests/latest", move || drop(put(meanwhile)));
+        there
+            .run(&["channels", "copy", "kevin", "ann"])
+            .ended(1)
+            .says(&["/kevin is being changed", "/ann is as it was"]);
+    }
 }
 
 #[test]
@@ -271,9 +274,7 @@ fn a_copy_and_a_rollback_put_a_latest_right_that_another_tool_moved() {
 #[test]
 fn a_clean_leaves_what_came_alive_while_it_asked() {
     let registry = OwnRegistry::that_deletes();
-    let project = Project::in_registry("images: { api: { context: api } }", &registry.host)
-        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
-        .file("api/data", "one");
+    let project = Project::of_api_in(&registry.host);
     project.run(&["push-all"]).ok();
     let old = project.registry.put_aged("kevin-api", "in-0000");
     let gone = project.registry.put_of("kevin-api", "in-0001", "2020-01-02T00:00:00Z");
@@ -299,7 +300,7 @@ fn what_an_earlier_run_brought_and_did_not_keep_is_kept() {
     let faults = Faults::start(move |seen| Act::when(seen.is("PUT", "/manifests/at-"), refused));
     let project = Project::of_images(&["api"]);
     let host = provided("LATTICE_TEST_REGISTRY");
-    let path = project.registry.to_string().replace(&format!("{host}/"), "");
+    let path = project.registry.path().to_owned();
     let project = faults.before(project);
     project.run(&["push-all"]).ended(1);
     let project = project
@@ -322,22 +323,6 @@ fn an_interrupt_is_heard_while_nobody_answers() {
     terminal.press("C-c");
     assert_eq!(terminal.ended().0, 130);
     assert_eq!(project.registry.digest("stable-api"), None);
-}
-
-#[test]
-fn a_copy_that_begins_within_the_flips_of_another_and_ends_after_them_is_none() {
-    let there = Meanwhile::of(Project::of_images(&["api"]));
-    let project = &there.project;
-    let first = two_records(project, &["push-all"]);
-    let (registry, theirs) = (project.registry.clone(), theirs(project, "kevin", &first));
-    registry.put_record("kevin", "next", &theirs);
-    there.at("HEAD", "/kevin-api/manifests/latest", move || {
-        registry.put_record("kevin", "record", &theirs);
-    });
-    there
-        .run(&["channels", "copy", "kevin", "ann"])
-        .ended(1)
-        .says(&["/kevin is being changed", "/ann is as it was"]);
 }
 
 /// It says for a while what `latest` was.

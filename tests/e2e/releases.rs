@@ -876,9 +876,7 @@ fn what_a_base_copies_from_a_stage_by_onbuild_counts() {
 fn the_same_with_a_password() {
     let registry = OwnRegistry::start(Some(HTPASSWD));
     let auth = base64::engine::general_purpose::STANDARD.encode(format!("kevin:{PASSWORD}"));
-    let project = Project::in_registry("images: { api: { context: api } }", &registry.host)
-        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
-        .file("api/data", "one");
+    let project = Project::of_api_in(&registry.host);
     fs::create_dir_all(project.home().join(".docker")).expect("created");
     let config = format!("{{\"auths\": {{\"{}\": {{\"auth\": \"{auth}\"}}}}}}", registry.host);
     fs::write(project.home().join(".docker/config.json"), config).expect("written");
@@ -916,9 +914,7 @@ fn without_mounts_and_without_a_catalog() {
 #[test]
 fn what_no_record_names_is_cleaned_and_a_channel_is_deleted() {
     let registry = OwnRegistry::that_deletes();
-    let project = Project::in_registry("images: { api: { context: api } }", &registry.host)
-        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
-        .file("api/data", "one");
+    let project = Project::of_api_in(&registry.host);
     project.run(&["push-all"]).ok();
     // as an earlier run may have staged it, and nobody published it
     let old = project.registry.put_aged("kevin-api", "in-0000");
@@ -943,9 +939,7 @@ fn what_no_record_names_is_cleaned_and_a_channel_is_deleted() {
 #[test]
 fn an_index_is_cleaned_before_what_it_names() {
     let registry = OwnRegistry::that_deletes();
-    let project = Project::in_registry("images: { api: { context: api } }", &registry.host)
-        .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
-        .file("api/data", "one");
+    let project = Project::of_api_in(&registry.host);
     project.run(&["push-all"]).ok();
     let child = |day: u32| {
         let created = format!("2020-01-{day:02}T00:00:00Z");
@@ -955,8 +949,7 @@ fn an_index_is_cleaned_before_what_it_names() {
     let index = project.registry.put_index("kevin-api", "in-0000", &children);
     project.run(&["channels", "clean", "--yes"]).ok();
     let log = registry.log();
-    let path = project.registry.to_string();
-    let path = path.split_once('/').expect("a path").1;
+    let path = project.registry.path();
     let gone = |digest: &String| log.find(&format!("\"DELETE /v2/{path}/kevin-api/manifests/{digest}"));
     assert!(gone(&index).is_some(), "{log}");
     assert!(children.iter().all(|child| gone(&index) < gone(child)), "{log}");

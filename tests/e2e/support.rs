@@ -59,6 +59,13 @@ impl Project {
         Self { dir, registry, variables }.file("images.yaml", manifest)
     }
 
+    /// The image `api`, of one file, in another registry.
+    pub fn of_api_in(host: &str) -> Self {
+        Self::in_registry("images: { api: { context: api } }", host)
+            .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
+            .file("api/data", "one")
+    }
+
     /// One image for each name, `FROM scratch` with a file of its own.
     pub fn of_images(names: &[&str]) -> Self {
         let entries: String = names.iter().map(|name| format!("  {name}: {{ context: {name} }}\n")).collect();
