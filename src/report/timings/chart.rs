@@ -6,50 +6,27 @@ use std::fmt::Write as _;
 use super::Part;
 
 const WIDTH: f64 = 1000.0;
-const NAMES: f64 = 200.0;
+const THE_RUN: &str = "the whole run";
 const ROW: f64 = 22.0;
 const CONCURRENCY: f64 = 80.0;
+/// What a letter takes at most, on average.
+const LETTER: f64 = 7.0;
 /// In the order of their first use; more names begin again.
-const COLOURS: [&str; 8] = [
-    "#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#76b7b2", "#edc948", "#9c755f", "#ff9da7",
+const COLOURS: [&str; 16] = [
+    "#8cb4e0", "#ffbe7d", "#8cd17d", "#d4a6c8", "#86bcb6", "#f1ce63", "#d7b5a6", "#fabfd2", "#a0cbe8", "#e9a15f", "#b6d7a8", "#b6a0d8",
+    "#b9d9d3", "#e0d890", "#c9b1a3", "#bab0ac",
 ];
-const STYLE: &str = "body{font:14px system-ui,sans-serif;margin:2em}text{font-size:12px}table{border-collapse:collapse}\
-td,th{padding:2px 12px;text-align:left}td:first-child{text-align:right}.critical{stroke:#c00;stroke-width:2}";
+const STYLE: &str = "body{font:14px system-ui,sans-serif;margin:2em}text{font-size:12px}svg{display:block}span{white-space:nowrap;margin-right:1em}\
+table{border-collapse:collapse}td,th{padding:2px 12px;text-align:left}td:first-child{text-align:right}\
+.critical{stroke:#c00;stroke-width:2}";
 
 /// `critical` are the indexes of what the run waited for.
 pub(super) fn html(parts: &[Part], critical: &[usize]) -> String {
     let total = parts.iter().map(|part| part.end).fold(0.001, f64::max);
-    let scale = (WIDTH - NAMES) / total;
-    let rows = rows(parts);
     let colours = colours(parts);
-    let mut drawing = String::new();
-    for (row, members) in rows.iter().enumerate() {
-        let top = row_top(row);
-        let name = parts[members[0]].step.as_str();
-        let name = if name.is_empty() { "the whole run" } else { name };
-        text(&mut drawing, 0.0, top + 15.0, &escaped(name));
-        for index in members {
-            let part = &parts[*index];
-            let class = if critical.contains(index) { " class=\"critical\"" } else { "" };
-            let _ = writeln!(
-                drawing,
-                "<rect{class} x=\"{:.2}\" y=\"{:.1}\" width=\"{:.2}\" height=\"{:.1}\" fill=\"{}\"><title>{}</title></rect>",
-                NAMES + part.begin * scale,
-                top + 2.0,
-                (part.seconds() * scale).max(0.5),
-                ROW - 5.0,
-                colours[part.name.as_str()],
-                escaped(&told(part)),
-            );
-        }
-    }
-    let below = row_top(rows.len());
-    concurrency(&mut drawing, parts, scale, below);
-    let height = below + CONCURRENCY + 30.0;
-    axis(&mut drawing, total, scale, height);
     let legend: String = colours
         .iter()
-        .map(|(name, colour)| format!("<span style=\"color:{colour}\">&#9632;</span> {} ", escaped(name)))
+        .map(|(name, colour)| format!("<span><b style=\"color:{colour}\">&#9632;</b> {}</span> ", escaped(name)))
         .collect();
     let waited: String = critical
         .iter()
@@ -59,18 +36,124 @@ pub(super) fn html(parts: &[Part], critical: &[usize]) -> String {
             format!("<tr><td>{:.3} s<td>{name}<td>{step}<td>from {:.3} s\n", part.seconds(), part.begin)
         })
         .collect();
+    let drawing = Drawing::of(parts, critical, &colours, total);
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>lattice-images: {total:.2} s</title><style>{STYLE}</style>\n\
-         <h1>{total:.2} s</h1>\n<p>{legend}<span style=\"color:#c00\">&#9633;</span> what the run waited for\n\
-         <svg width=\"{WIDTH}\" height=\"{height:.0}\" role=\"img\" aria-label=\"timeline\">\n{drawing}</svg>\n\
-         <h2>What the run waited for</h2>\n<table>\n{waited}</table>\n</html>\n"
+         <h1>{total:.2} s</h1>\n<p>{legend}<span><b style=\"color:#c00\">&#9633;</b> what the run waited for</span></p>\n\
+         {drawing}<h2>What the run waited for</h2>\n<table>\n{waited}</table>\n</html>\n"
     )
 }
 
+/// One `svg`: the names of the steps, and time from `left` on.
+struct Drawing {
+    shapes: String,
+    left: f64,
+    /// For a second.
+    scale: f64,
+}
+
+impl Drawing {
+    fn of(parts: &[Part], critical: &[usize], colours: &BTreeMap<&str, &str>, total: f64) -> String {
+        let names = parts.iter().map(|part| letters(&part.step));
+        let left = LETTER * names.fold(20.0, f64::max);
+        let scale = WIDTH / total;
+        let mut drawing = Self {
+            shapes: String::new(),
+            left,
+            scale,
+        };
+        let rows = rows(parts);
+        for (row, members) in rows.iter().enumerate() {
+            let top = row_top(row);
+            let name = parts[members[0]].step.as_str();
+            drawing.text(0.0, top + 15.0, if name.is_empty() { THE_RUN } else { name });
+            for index in members {
+                let part = &parts[*index];
+                drawing.bar(part, top, critical.contains(index), colours[part.name.as_str()]);
+            }
+        }
+        let below = row_top(rows.len());
+        drawing.concurrency(parts, below);
+        let height = below + CONCURRENCY + 30.0;
+        drawing.axis(total, height);
+        let Self { shapes, .. } = drawing;
+        let width = left + WIDTH + LETTER;
+        format!("<svg width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\" aria-label=\"timeline\">\n{shapes}</svg>\n")
+    }
+
+    /// With its name, where there is room.
+    fn bar(&mut self, part: &Part, top: f64, critical: bool, colour: &str) {
+        let class = if critical { " class=\"critical\"" } else { "" };
+        let (x, width) = (self.x(part.begin), (part.seconds() * self.scale).max(0.5));
+        let _ = writeln!(
+            self.shapes,
+            "<rect{class} x=\"{x:.2}\" y=\"{:.1}\" width=\"{width:.2}\" height=\"{:.1}\" fill=\"{colour}\"><title>{}</title></rect>",
+            top + 2.0,
+            ROW - 5.0,
+            escaped(&told(part)),
+        );
+        if width > LETTER * (letters(&part.name) + 1.0) {
+            self.text(x + LETTER / 2.0, top + 15.0, &part.name);
+        }
+    }
+
+    /// How many parts went on at once, as steps.
+    fn concurrency(&mut self, parts: &[Part], top: f64) {
+        let mut changes: Vec<(f64, i32)> = parts.iter().flat_map(|part| [(part.begin, 1), (part.end, -1)]).collect();
+        changes.sort_by(|left, right| left.0.total_cmp(&right.0).then(left.1.cmp(&right.1)));
+        let (mut now, mut most) = (0, 1);
+        let levels: Vec<(f64, i32)> = changes
+            .into_iter()
+            .map(|(at, change)| {
+                now += change;
+                most = most.max(now);
+                (at, now)
+            })
+            .collect();
+        let height = |level: i32| top + 10.0 + CONCURRENCY * (1.0 - f64::from(level) / f64::from(most));
+        let mut points = format!("{:.2},{:.2}", self.left, height(0));
+        let mut before = 0;
+        for (at, level) in levels {
+            let x = self.x(at);
+            let _ = write!(points, " {x:.2},{:.2} {x:.2},{:.2}", height(before), height(level));
+            before = level;
+        }
+        self.text(0.0, top + 25.0, &format!("at once, {most} at most"));
+        let _ = writeln!(self.shapes, "<polyline points=\"{points}\" fill=\"#ddd\" stroke=\"#888\"/>");
+    }
+
+    fn axis(&mut self, total: f64, height: f64) {
+        for tenth in 0..=10 {
+            let seconds = total * f64::from(tenth) / 10.0;
+            let x = self.x(seconds);
+            let _ = writeln!(
+                self.shapes,
+                "<line x1=\"{x:.2}\" x2=\"{x:.2}\" y1=\"0\" y2=\"{:.1}\" stroke=\"#0002\"/>",
+                height - 16.0
+            );
+            if tenth < 10 {
+                self.text(x, height - 4.0, &format!("{seconds:.2}"));
+            }
+        }
+    }
+
+    fn text(&mut self, x: f64, y: f64, text: &str) {
+        let _ = writeln!(self.shapes, "<text x=\"{x:.2}\" y=\"{y:.1}\">{}</text>", escaped(text));
+    }
+
+    fn x(&self, seconds: f64) -> f64 {
+        self.left + seconds * self.scale
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few thousand at most")]
+fn letters(text: &str) -> f64 {
+    text.chars().count() as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few thousand at most")]
 fn row_top(row: usize) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a few thousand rows at most")]
-    let row = row as f64;
-    row * ROW
+    row as f64 * ROW
 }
 
 /// The parts of each step in a row of their own, and what overlaps there in one more; the whole run first.
@@ -102,50 +185,6 @@ fn colours(parts: &[Part]) -> BTreeMap<&str, &'static str> {
         colours.entry(part.name.as_str()).or_insert(next);
     }
     colours
-}
-
-/// How many parts went on at once, as steps.
-fn concurrency(drawing: &mut String, parts: &[Part], scale: f64, top: f64) {
-    let mut changes: Vec<(f64, i32)> = parts.iter().flat_map(|part| [(part.begin, 1), (part.end, -1)]).collect();
-    changes.sort_by(|left, right| left.0.total_cmp(&right.0).then(left.1.cmp(&right.1)));
-    let (mut now, mut most) = (0, 1);
-    let levels: Vec<(f64, i32)> = changes
-        .into_iter()
-        .map(|(at, change)| {
-            now += change;
-            most = most.max(now);
-            (at, now)
-        })
-        .collect();
-    let height = |level: i32| top + 10.0 + CONCURRENCY * (1.0 - f64::from(level) / f64::from(most));
-    let mut points = format!("{NAMES:.2},{:.2}", height(0));
-    let mut before = 0;
-    for (at, level) in levels {
-        let x = NAMES + at * scale;
-        let _ = write!(points, " {x:.2},{:.2} {x:.2},{:.2}", height(before), height(level));
-        before = level;
-    }
-    text(drawing, 0.0, top + 25.0, &format!("at once, {most} at most"));
-    let _ = writeln!(drawing, "<polyline points=\"{points}\" fill=\"#ddd\" stroke=\"#888\"/>");
-}
-
-fn axis(drawing: &mut String, total: f64, scale: f64, height: f64) {
-    for tenth in 0..=10 {
-        let seconds = total * f64::from(tenth) / 10.0;
-        let x = NAMES + seconds * scale;
-        let _ = writeln!(
-            drawing,
-            "<line x1=\"{x:.2}\" x2=\"{x:.2}\" y1=\"0\" y2=\"{:.1}\" stroke=\"#0002\"/>",
-            height - 16.0
-        );
-        if tenth < 10 {
-            text(drawing, x, height - 4.0, &format!("{seconds:.2}"));
-        }
-    }
-}
-
-fn text(drawing: &mut String, x: f64, y: f64, text: &str) {
-    let _ = writeln!(drawing, "<text x=\"{x:.2}\" y=\"{y:.1}\">{text}</text>");
 }
 
 fn told(part: &Part) -> String {
