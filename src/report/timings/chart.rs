@@ -38,8 +38,8 @@ pub(super) fn html(parts: &[Part], critical: &[usize]) -> String {
         .collect();
     let drawing = Drawing::of(parts, critical, &colours, total);
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>lattice-images: {total:.2} s</title><style>{STYLE}</style>\n\
-         <h1>{total:.2} s</h1>\n<p>{legend}<span><b style=\"color:#c00\">&#9633;</b> what the run waited for</span></p>\n\
+        "<!DOCTYPE html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>lattice-images: {total:.3} s</title><style>{STYLE}</style>\n\
+         <h1>{total:.3} s</h1>\n<p>{legend}<span><b style=\"color:#c00\">&#9633;</b> what the run waited for</span></p>\n\
          {drawing}<h2>What the run waited for</h2>\n<table>\n{waited}</table>\n</html>\n"
     )
 }
@@ -132,7 +132,7 @@ impl Drawing {
                 height - 16.0
             );
             if tenth < 10 {
-                self.text(x, height - 4.0, &format!("{seconds:.2}"));
+                self.text(x, height - 4.0, &format!("{seconds:.3}"));
             }
         }
     }
