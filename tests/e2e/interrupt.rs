@@ -1,6 +1,6 @@
-//! Ctrl-C: how soon it ends, and that no build of ours is left in the daemon, which is asked.
+//! Ctrl-C: how soon it ends, and that no build of ours goes on in the daemon.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -61,13 +61,12 @@ fn is(line: &str, event: &str, text: &str) -> bool {
     line["event"] == event && line["text"].as_str().unwrap_or_default().starts_with(text)
 }
 
-/// Whether the daemon runs the command of [`Project::endless`], with either builder.
+/// Whether the command of [`Project::endless`] runs, with either builder: what was stopped stays in use in the cache of some.
 fn is_built(project: &Project) -> bool {
-    let containers = project.docker(&["ps", "--no-trunc", "--format", "{{.Command}}"]);
-    let cache = build_cache();
-    let mut in_use = cache.iter().filter(|record| record["InUse"] == true);
     let mark = project.mark();
-    containers.contains(&mark) || in_use.any(|record| record["Description"].as_str().is_some_and(|text| text.contains(&mark)))
+    let processes = fs::read_dir("/proc").expect("of Linux").flatten();
+    let mut commands = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+    commands.any(|command| String::from_utf8_lossy(&command).contains(&mark))
 }
 
 /// Nothing but the build cache is asked for: to measure images fails where containerd keeps them while builds end.

@@ -87,10 +87,9 @@ impl Project {
             project.write(&format!("waiting-{number}/Dockerfile"), "FROM slow-0\nLABEL a=b\n");
         }
         for number in 0..running {
-            let command = format!(
-                "{} echo line-{number} of a rather long command of a build; exec /busybox sleep 300",
-                project.mark()
-            );
+            let mark = project.mark();
+            // the shell stays, and the mark with it
+            let command = format!("{mark} echo line-{number} of a rather long command of a build; /busybox sleep 300; {mark}");
             let dockerfile = format!("FROM scratch\nCOPY . /\nRUN [\"/busybox\", \"sh\", \"-c\", \"{command}\"]\n");
             project = project
                 .file(&format!("slow-{number}/Dockerfile"), dockerfile)
