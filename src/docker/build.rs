@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::buildkit::{self, Ahead, BuildKit, Export, Replica};
 use super::push::Pusher;
-use super::recipe::{Built, InlineBuild, Made, Names, Recipe, Sibling};
+use super::recipe::{Built, Made, Names, Recipe, Sibling};
 use super::{Daemon, said};
 use crate::context::{self, Contexts, Reading};
 use crate::dockerfile::{self, Reads, ReferenceKind};
@@ -74,27 +74,52 @@ impl Daemon {
     }
 
     async fn build_once(&self, recipe: Recipe<'_>, step: &str, events: &Events) -> Result<Built, Error> {
-        let build = recipe.build;
-        let (made, reads, reading) = match &self.builder {
-            Builder::BuildKit(buildkit) => {
-                let ahead = |replica: &Arc<Replica>| self.bring_ahead(replica, recipe.names, step);
-                let made = buildkit_build(buildkit, recipe, self.export(recipe.names, &ahead), step, events).await;
-                self.access.explained(made, recipe.names, Pusher::Daemon).await?
-            }
-            Builder::Classic => {
-                // it builds every stage, and does not say what it misses
-                let reading = read(recipe, Contexts::read_whole, step, events).await?;
-                let made = self.build_classic(recipe, &reading.context, step, events).await?;
-                let reads = if self.has_triggers(recipe).await {
-                    Reads::Whole
-                } else {
-                    context::reads(build)?
-                };
-                (made, reads, reading)
+        let Builder::BuildKit(buildkit) = &self.builder else {
+            // it builds every stage, and does not say what it misses
+            let reading = read(recipe, Contexts::read_whole, step, events).await?;
+            let made = self.build_classic(recipe, &reading.context, step, events).await?;
+            let reads = if self.has_triggers(recipe).await {
+                Reads::Whole
+            } else {
+                context::reads(recipe.build)?
+            };
+            let (image, at_rest) = tokio::join!(self.stored(made, reads, recipe.names), unchanged(reading));
+            return at_rest.and(image);
+        };
+        let build = async |export: Export<'_>| {
+            let made = built_at_rest(buildkit, recipe, export, step, events).await;
+            self.access.explained(made, recipe.names, Pusher::Daemon).await
+        };
+        self.built_by_buildkit(recipe.names, recipe.is_copied(), step, build).await
+    }
+
+    /// What this program makes again alone is not written out.
+    pub(super) async fn built_by_buildkit(
+        &self,
+        names: Names<'_>,
+        is_copied: bool,
+        step: &str,
+        build: impl AsyncFn(Export<'_>) -> Result<(Made, Reads), Error>,
+    ) -> Result<Built, Error> {
+        if is_copied
+            && self.leaves(names).await
+            && let Some(image) = self.staging.take(names, step, &build).await?
+        {
+            return Ok(image);
+        }
+        let ahead = |replica: &Arc<Replica>| {
+            for name in names.push_as {
+                self.staging.bring_ahead(replica, name.repository(), step);
             }
         };
-        let (image, at_rest) = tokio::join!(self.stored(made, reads, recipe.names), unchanged(reading));
-        at_rest.and(image)
+        let (made, reads) = build(self.export(names, &ahead)).await?;
+        self.stored(made, reads, names).await
+    }
+
+    /// Whether an image that this program can make again may stay out of the daemon's store, which would push it: not where an
+    /// older one has its name there.
+    async fn leaves(&self, names: Names<'_>) -> bool {
+        self.replicates && self.pushes_itself(names) && self.docker.inspect_image(&names.reference.to_string()).await.is_err()
     }
 
     /// Whether an image that a stage is FROM has `ONBUILD` instructions.
@@ -117,29 +142,6 @@ impl Daemon {
         false
     }
 
-    /// Builds from the files alone that it is given.
-    pub(super) async fn build_inline(&self, build: InlineBuild<'_>, names: Names<'_>, step: &str, events: &Events) -> Result<Built, Error> {
-        again_if_lost(step, events, || self.build_inline_once(build, names, step, events)).await
-    }
-
-    async fn build_inline_once(&self, build: InlineBuild<'_>, names: Names<'_>, step: &str, events: &Events) -> Result<Built, Error> {
-        let made = match &self.builder {
-            Builder::BuildKit(buildkit) => {
-                let ahead = |replica: &Arc<Replica>| self.bring_ahead(replica, names, step);
-                let made = buildkit.build_inline(build, self.export(names, &ahead), step, events).await;
-                self.access.explained(made, names, Pusher::Daemon).await?
-            }
-            Builder::Classic => self.build_inline_classic(build, names, step, events).await?,
-        };
-        self.stored(made, Reads::of([]), names).await
-    }
-
-    fn bring_ahead(&self, replica: &Arc<Replica>, names: Names<'_>, step: &str) {
-        for name in names.push_as {
-            self.staging.bring_ahead(replica, name.repository(), step);
-        }
-    }
-
     fn pushes_itself(&self, names: Names<'_>) -> bool {
         self.pushes() && !names.push_as.is_empty()
     }
@@ -159,7 +161,7 @@ impl Daemon {
     }
 
     /// Gives what was pushed its own name in the daemon; of the rest, tells what there is to push.
-    async fn stored(&self, made: Made, reads: Reads, names: Names<'_>) -> Result<Built, Error> {
+    pub(super) async fn stored(&self, made: Made, reads: Reads, names: Names<'_>) -> Result<Built, Error> {
         if self.pushes_itself(names) {
             let own = names.reference;
             self.tag(&made.id, own.repository().as_str(), own.tag().as_str()).await?;
@@ -202,8 +204,8 @@ impl Daemon {
     }
 
     pub(super) async fn sibling(&self, image: &ImageName, reference: &Reference, built: &Built) -> Result<Sibling, Error> {
-        // there the name counts only where the builder has forgotten how it was made
-        let is_published = || built.pushed.is_some() && built.origin.is_some() && !self.access.is_listed(reference.host());
+        // there the name counts only where the builder has forgotten how it was made; what it did not write out has no other
+        let is_published = || built.origin.is_some() && (built.pushed.is_none() || !self.access.is_listed(reference.host()));
         let name = match self.builder {
             Builder::Classic => built.id.to_string(),
             Builder::BuildKit(_) if is_published() => built.published(reference),
@@ -216,7 +218,7 @@ impl Daemon {
 
 /// Builds again where another client of the daemon removes the very image that the build had from its cache or had just made:
 /// until it has a name of ours, nothing keeps it.
-async fn again_if_lost<F: Future<Output = Result<Built, Error>>>(
+pub(super) async fn again_if_lost<F: Future<Output = Result<Built, Error>>>(
     step: &str,
     events: &Events,
     build: impl Fn() -> F,
@@ -257,7 +259,7 @@ pub(super) async fn recalled(buildkit: &BuildKit, recipe: Recipe<'_>, name: &str
 }
 
 /// A build, with what it was found to read of its context.
-pub(super) async fn buildkit_build(
+async fn buildkit_build(
     buildkit: &BuildKit,
     recipe: Recipe<'_>,
     export: Export<'_>,
@@ -273,6 +275,19 @@ pub(super) async fn buildkit_build(
         }
         made => Ok((made?, reading.reads.clone(), reading)),
     }
+}
+
+/// A build of folders that are still as they were read.
+pub(super) async fn built_at_rest(
+    buildkit: &BuildKit,
+    recipe: Recipe<'_>,
+    export: Export<'_>,
+    step: &str,
+    events: &Events,
+) -> Result<(Made, Reads), Error> {
+    let (made, reads, reading) = buildkit_build(buildkit, recipe, export, step, events).await?;
+    unchanged(reading).await?;
+    Ok((made, reads))
 }
 
 async fn read(
@@ -291,7 +306,7 @@ async fn read(
 }
 
 /// That the folders are still as they were read: else nobody knows what the image was built from.
-pub(super) async fn unchanged(reading: Reading) -> Result<(), Error> {
+async fn unchanged(reading: Reading) -> Result<(), Error> {
     let changed = tokio::task::spawn_blocking(move || reading.changed()).await??;
     match changed {
         None => Ok(()),

@@ -77,13 +77,15 @@ impl Engine {
             remote.push_by = chosen;
         }
         if let Self::Daemon(daemon) = self {
-            let can_replicate = daemon.store == Store::GraphDriver && !daemon.builds_classically();
-            daemon.replicates = can_replicate && chosen.map_or(daemon.is_local, |chosen| chosen == PushBy::Client);
+            daemon.replicates = !daemon.builds_classically() && chosen.map_or(daemon.is_local, |chosen| chosen == PushBy::Client);
             daemon.push_by = chosen.unwrap_or_else(|| daemon.best_pusher(answers_in));
         }
         let by = match self {
             Self::Remote(_) if chosen == Some(PushBy::Client) => "builder, and by the client where they are made of copied files alone",
             Self::Remote(_) if chosen.is_none() => "builder, and by the client where that is near and they are made of copied files alone",
+            Self::Daemon(daemon) if daemon.pushes() && daemon.replicates => {
+                "builder, and by the client where they are made of copied files alone, and not in the daemon"
+            }
             _ if self.pushes() => "builder",
             Self::Daemon(daemon) if daemon.store == Store::GraphDriver && daemon.push_by == PushBy::Client => "client",
             Self::Daemon(daemon) if daemon.replicates => "daemon, and by the client where they are made of copied files alone",

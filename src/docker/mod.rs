@@ -189,8 +189,11 @@ impl Daemon {
             buildkit.links = facts.version.major() >= DOCKERFILE_1_4_SINCE;
         }
         let passing = PassingNames::new(machine::random()[..8].to_owned());
-        let spoken = facts.version.dialect();
-        let staging = Staging::new(Some(facts.docker.clone()), spoken, access.registry.clone(), access.cache.clone());
+        let (docker, spoken) = match facts.store {
+            Store::GraphDriver => (Some(facts.docker.clone()), facts.version.dialect()),
+            Store::Containerd => (None, Some(Dialect::OF_BUILDKIT)),
+        };
+        let staging = Staging::new(docker, spoken, access.registry.clone(), access.cache.clone());
         Ok(Self {
             docker: facts.docker,
             is_local: matches!(endpoint.address, Address::Unix(_)),
@@ -235,10 +238,16 @@ impl Daemon {
         self.store == Store::Containerd && !self.builds_classically()
     }
 
-    /// Whether the image goes through this program to the registry. From containerd's store it comes in another form.
+    /// Whether the image can come out of the daemon. From containerd's store it comes in another form, and no daemon exports an
+    /// image without layers (moby, `image/tarexport/save.go`).
+    fn can_export(&self, built: &Built) -> bool {
+        self.store == Store::GraphDriver && !built.layers.is_empty()
+    }
+
+    /// Whether the image goes through this program to the registry.
     async fn stages(&self, built: &Built, host: &str, step: &str) -> bool {
-        if self.store != Store::GraphDriver {
-            return false;
+        if !self.can_export(built) {
+            return self.pushes() && built.pushed.is_none();
         }
         if self.replicates {
             self.staging.replicate(built, host, step).await;

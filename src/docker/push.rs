@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 
 use super::meter::metered;
 use super::recipe::{Built, Names};
-use super::{Access, Daemon, Store, said};
+use super::{Access, Daemon, said};
 use crate::credentials::{Credential, Right, forbidden_hint, unauthorized_hint};
 use crate::event::{Event, Events};
 use crate::problem::Problem;
@@ -34,14 +34,12 @@ pub struct Pushed {
 impl Daemon {
     /// Brings an image to the registry under a name that it does not keep in the daemon.
     pub(super) async fn push_as(&self, built: &Built, reference: &Reference, step: &str, events: &Events) -> Result<Pushed, Error> {
-        // no daemon exports an image without layers (moby, `image/tarexport/save.go`)
-        let can_be_staged = self.store == Store::GraphDriver && !built.layers.is_empty();
-        if can_be_staged && self.stages(built, reference.host(), step).await {
+        if self.stages(built, reference.host(), step).await {
             return self.staging.stage(built, reference, step, events).await;
         }
         let pushed = self.push_tagged(built, reference, step, events).await;
         match &pushed {
-            Err(error) if can_be_staged && self.is_cut_off(error, reference.host()).await => {
+            Err(error) if self.can_export(built) && self.is_cut_off(error, reference.host()).await => {
                 if !self.cut_off.swap(true, Relaxed) {
                     let host = reference.host();
                     events.note(format!(

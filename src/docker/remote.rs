@@ -7,8 +7,8 @@ use anyhow::{Context as _, Error};
 use futures_util::future::{join_all, try_join_all};
 use tracing::debug;
 
-use super::build::{buildkit_build, recalled, unchanged};
-use super::buildkit::{self, BuildKit, Dialect, Export, Replica};
+use super::build::{built_at_rest, recalled};
+use super::buildkit::{BuildKit, Dialect, Export};
 use super::dial::Dialler;
 use super::index::{self, Part};
 use super::push::Pusher;
@@ -124,15 +124,13 @@ impl Remote {
     async fn build_by(&self, member: &Member, recipe: Recipe<'_>, step: &str, events: &Events) -> Result<Built, Error> {
         debug!("{step}: built by {}", member.name);
         let build = async |export: Export<'_>| {
-            let made = buildkit_build(&member.buildkit, recipe, export, step, events).await;
-            let (made, reads, reading) = self.access.explained(made, recipe.names, Pusher::Builder).await?;
-            unchanged(reading).await?;
-            Ok((made, reads))
+            let made = built_at_rest(&member.buildkit, recipe, export, step, events).await;
+            self.access.explained(made, recipe.names, Pusher::Builder).await
         };
         if recipe.is_copied()
-            && let Some(built) = self.built_to_be_staged(member, recipe.names, step, events, build).await?
+            && let Some(image) = self.taken(member, recipe.names, step, events, build).await?
         {
-            return Ok(built);
+            return Ok(image);
         }
         let (made, reads) = build(self.export(recipe.names)).await?;
         Ok(Built::elsewhere(made, reads, recipe.names))
@@ -154,9 +152,8 @@ impl Remote {
         }
     }
 
-    /// Builds what this program can make again, to bring it to the registry itself: a builder compresses on one core. `None`
-    /// where the builder is to push it.
-    async fn built_to_be_staged(
+    /// Builds what is this program's to push. `None` where the builder is to push it.
+    async fn taken(
         &self,
         member: &Member,
         names: Names<'_>,
@@ -164,36 +161,22 @@ impl Remote {
         events: &Events,
         build: impl AsyncFn(Export<'_>) -> Result<(Made, Reads), Error>,
     ) -> Result<Option<Built>, Error> {
-        let [name] = names.push_as else { return Ok(None) };
         if !self.pushes_for(member) {
             return Ok(None);
         }
-        let repository = name.repository();
-        let ahead = |replica: &Arc<Replica>| self.staging.bring_ahead(replica, repository, step);
-        let (made, reads) = match build(Export::MadeAgain(&ahead)).await {
-            Err(error) if buildkit::is_not_made_again(&error) => return Ok(None),
-            result => result?,
+        let taken = self.staging.take(names, step, build).await?;
+        let (Some(image), [_, _, ..]) = (&taken, &self.members[..]) else {
+            return Ok(taken);
         };
-        let image = Built {
-            pushed: None,
-            ..Built::elsewhere(made, reads, names)
-        };
-        let image = self.adopted(image, name, step, events).await;
-        Ok(image.inspect_err(|error| debug!("{step}: the builder pushes it: {error:#}")).ok())
+        let found = self.brought(image.clone(), &names.push_as[0], step, events).await;
+        Ok(found.inspect_err(|error| debug!("{step}: the builder pushes it: {error:#}")).ok())
     }
 
-    /// What is ours to push. One of several builders finds it in the registry.
-    async fn adopted(&self, mut built: Built, name: &Reference, step: &str, events: &Events) -> Result<Built, Error> {
-        let replica = built.replica.as_ref().context("it is not to be made again")?;
-        let repository = self.access.registry.repository(name.repository());
-        let layers = self.staging.adopt(replica, Dialect::OF_BUILDKIT, &repository).await?;
-        built.layers = layers.iter().map(ToString::to_string).collect();
-        if let [_] = self.members[..] {
-            return Ok(built);
-        }
+    /// One of several builders finds it in the registry.
+    async fn brought(&self, mut built: Built, name: &Reference, step: &str, events: &Events) -> Result<Built, Error> {
         let pushed = self.staging.stage(&built, name, step, events).await?;
         let manifest = pushed.manifest.as_ref().context("it has no manifest")?;
-        repository.put(name.tag(), manifest).await?;
+        self.access.registry.repository(name.repository()).put(name.tag(), manifest).await?;
         built.id = pushed.digest.clone();
         built.pushed = Some(pushed);
         Ok(built)
@@ -230,20 +213,13 @@ impl Remote {
         let member = self.member(addition.image.as_str(), addition.platforms);
         let files = addition.archives()?;
         let build = async |export: Export<'_>| {
-            // a layer that is linked is no copy
-            let links = member.buildkit.links && !matches!(export, Export::MadeAgain(_));
-            let dockerfile = addition.dockerfile(links);
-            let made = member
-                .buildkit
-                .build_inline(addition.build(&dockerfile, &files), export, step, events)
-                .await;
-            let made = self.access.explained(made, addition.names, Pusher::Builder).await?;
-            Ok((made, Reads::of([])))
+            let made = member.buildkit.add_utilities(addition, &files, export, step, events).await;
+            self.access.explained(made, addition.names, Pusher::Builder).await
         };
         if addition.normal.is_made_again()
-            && let Some(built) = self.built_to_be_staged(member, addition.names, step, events, build).await?
+            && let Some(image) = self.taken(member, addition.names, step, events, build).await?
         {
-            return Ok(built);
+            return Ok(image);
         }
         let (made, reads) = build(self.export(addition.names)).await?;
         Ok(Built::elsewhere(made, reads, addition.names))

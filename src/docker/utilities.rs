@@ -19,10 +19,12 @@ use memchr::memmem;
 use tar::EntryType;
 
 use super::Daemon;
-use super::build::Builder;
-use super::buildkit::{BuildKit, Look};
-use super::recipe::{Built, InlineBuild, Names, Sibling};
+use super::build::{Builder, again_if_lost};
+use super::buildkit::{BuildKit, Export, Look};
+use super::push::Pusher;
+use super::recipe::{Built, InlineBuild, Made, Names, Sibling};
 use crate::context::{self, Inline};
+use crate::dockerfile::Reads;
 use crate::event::Events;
 use crate::manifest::{Utilities, UtilitiesSource};
 use crate::plan::OWN_KEYS;
@@ -269,13 +271,21 @@ impl Daemon {
     pub(super) async fn add_utilities(&self, addition: Addition<'_>, step: &str, events: &Events) -> Result<Built, Error> {
         match &self.builder {
             Builder::BuildKit(buildkit) => {
-                let (dockerfile, files) = (addition.dockerfile(buildkit.links), addition.archives()?);
-                self.build_inline(addition.build(&dockerfile, &files), addition.names, step, events)
-                    .await
+                let (files, names) = (addition.archives()?, addition.names);
+                let build = async |export: Export<'_>| {
+                    let made = buildkit.add_utilities(addition, &files, export, step, events).await;
+                    self.access.explained(made, names, Pusher::Daemon).await
+                };
+                let once = || self.built_by_buildkit(names, addition.normal.is_made_again(), step, &build);
+                again_if_lost(step, events, once).await
             }
             Builder::Classic => {
                 let (dockerfile, files) = (addition.dockerfile(false), addition.archives()?);
-                let build = self.build_inline(addition.build(&dockerfile, &files), addition.names, step, events);
+                let build = again_if_lost(step, events, async || {
+                    let build = addition.build(&dockerfile, &files);
+                    let made = self.build_inline_classic(build, addition.names, step, events).await?;
+                    self.stored(made, Reads::of([]), addition.names).await
+                });
                 // both at once, for one is seldom what the other has to wait for
                 let checked = async {
                     let found = self.container_has_folder(&addition.normal.name, &addition.platforms[0]).await?;
@@ -295,6 +305,21 @@ impl Daemon {
 }
 
 impl BuildKit {
+    pub(super) async fn add_utilities(
+        &self,
+        addition: Addition<'_>,
+        files: &[Inline],
+        export: Export<'_>,
+        step: &str,
+        events: &Events,
+    ) -> Result<(Made, Reads), Error> {
+        // a layer that is linked is no copy
+        let links = self.links && !matches!(export, Export::MadeAgain(_));
+        let dockerfile = addition.dockerfile(links);
+        let made = self.build_inline(addition.build(&dockerfile, files), export, step, events);
+        Ok((made.await?, Reads::of([])))
+    }
+
     /// The content of the busybox that an image holds.
     pub(super) async fn binary_of(&self, image: &str, platform: &str) -> Result<Option<Vec<u8>>, Error> {
         Ok(first_file(&self.copied(image, &PLACES, &[platform.to_owned()]).await?))

@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::builders::{is_classic, needs_no_daemon, push_is_part_of_the_build, the_client_pushes};
+use crate::builders::{is_classic, needs_no_daemon, the_client_pushes};
 use crate::registry::{HTPASSWD, OwnRegistry, PASSWORD};
 use crate::support::{Project, provided};
 
@@ -143,20 +143,15 @@ fn layers_of_equal_size_all_count_as_sent() {
     for (name, size) in [("a", 50_000), ("b", 50_000), ("c", 50_000), ("d", 20_000)] {
         project.write(&format!("api/{name}"), uuid().repeat(size / 37 + 1).split_at(size).0);
     }
-    let is_ours = needs_no_daemon();
-    let project = if is_ours {
+    // a builder elsewhere is not always near enough
+    let project = if needs_no_daemon() {
         project.with("LATTICE_IMAGES_PUSH_BY", "client")
     } else {
         project
     };
     let ran = project.run(&["push-all"]).ok();
-    if push_is_part_of_the_build() && !is_ours {
-        assert!(!ran.stdout.contains(" kB"), "what is not known is not told: {}", ran.stdout);
-        return;
-    }
     // the client sends what tar makes of them
-    let is_replicated = is_ours || !is_classic() && !project.has_containerd_store();
-    let all = if the_client_pushes() || is_replicated {
+    let all = if the_client_pushes() || !is_classic() {
         "177.2 kB"
     } else {
         "170.0 kB"

@@ -241,7 +241,7 @@ fn an_image_keeps_no_name_in_the_daemon_when_its_build_is_stopped_while_it_pushe
     }
     let host = failing_registry(&provided("LATTICE_TEST_REGISTRY"), b"PUT /v2/x/kevin-api/blobs/");
     let project = Project::of_images(&["api"]).with("LATTICE_IMAGES_REGISTRY", format!("{host}/x"));
-    let mut child = project.start(&["push-all"]);
+    let mut child = project.start(&["push-all", "--push-by", "daemon"]);
     let mut seen = String::new();
     let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
     while !seen.contains("retrying in") && stderr.read_line(&mut seen).expect("read") > 0 {}

@@ -119,6 +119,7 @@ fn a_sibling_means_this_very_build_and_no_older_one() {
     // the name as Docker itself would read it, and the registry's, hold the old build
     let old = format!("{}/kevin-base-one:latest", project.registry);
     if !needs_no_daemon() {
+        project.run(&["build"]).ok();
         project.docker(&["tag", &old, "base-one:latest"]);
         project.docker(&["push", "-q", &old]);
     }

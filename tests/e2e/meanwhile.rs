@@ -294,7 +294,7 @@ fn a_clean_leaves_what_came_alive_while_it_asked() {
 fn what_an_earlier_run_brought_and_did_not_keep_is_kept() {
     let refused = || {
         // both names may be put at once, and the other is to be there
-        std::thread::sleep(Duration::from_secs(1));
+        tokio::task::block_in_place(|| std::thread::sleep(Duration::from_secs(2)));
         Act::status(400)
     };
     let faults = Faults::start(move |seen| Act::when(seen.is("PUT", "/manifests/at-"), refused));

@@ -371,6 +371,7 @@ fn a_latest_that_another_tool_moved_is_put_right() {
     project.run(&["push-all"]).ok();
     let first = project.registry.digest("kevin-api");
     let reference = |image: &str| format!("{}/kevin-{image}:latest", project.registry);
+    project.docker(&["pull", "-q", &reference("web")]);
     project.docker(&["tag", &reference("web"), &reference("api")]);
     project.docker(&["push", "-q", &reference("api")]);
     assert_ne!(project.registry.digest("kevin-api"), first);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use crate::builders::needs_no_daemon;
+use crate::builders::{needs_no_daemon, push_is_part_of_the_build};
 use crate::front::{Act, Front, Seen, Tunnel};
 use crate::releases::Faults;
 use crate::support::{Project, Ran, provided};
@@ -239,6 +239,27 @@ fn to_a_registry_that_is_far_away_the_client_pushes() {
     for image in IMAGES {
         is_valid(&project, image);
     }
+}
+
+#[test]
+fn containerds_store_gets_an_image_of_copied_files_where_it_had_one() {
+    if needs_no_daemon() || !push_is_part_of_the_build() {
+        return;
+    }
+    let project = Project::of_images(&["api"]);
+    let name = format!("{}/kevin-api", project.registry);
+    let is_there = || {
+        let id = project.docker(&["image", "ls", "--no-trunc", "--format", "{{.ID}}", &name]);
+        (!id.is_empty()).then(|| id.trim().to_owned())
+    };
+    project.run(&["push-all"]).ok();
+    assert_eq!(is_there(), None);
+    project.run(&["push-all", "--force", "--push-by", "daemon"]).ok();
+    assert!(is_there().is_some() && is_there() == project.registry.digest("kevin-api"));
+    let before = is_there();
+    project.write("api/data", format!("changed in {}", project.registry));
+    project.run(&["push-all"]).ok();
+    assert!(is_there() != before && is_there() == project.registry.digest("kevin-api"));
 }
 
 #[test]

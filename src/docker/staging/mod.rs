@@ -4,6 +4,7 @@
 //! exported as `docker save` does it, several at once. What the registry gets is what a push would have brought: the same
 //! configuration and layers, in a manifest of the same kind; only the layers' compression differs.
 
+mod alone;
 mod archive;
 mod batch;
 mod compress;
