@@ -244,6 +244,21 @@ impl Dockerfile {
         })
     }
 
+    /// Whether the frontend that reads it knows named contexts (Dockerfile 1.4), as far as its tag tells.
+    #[must_use]
+    pub fn knows_contexts(&self) -> bool {
+        let Some(Syntax { image, .. }) = &self.syntax else { return true };
+        let name = image.text.split('@').next().unwrap_or_default();
+        let tag = name.split_once(':').map_or("latest", |(_, tag)| tag);
+        let mut version = tag.split('-').next().unwrap_or_default().split('.');
+        let is_new = match (version.next(), version.next().map(str::parse::<u32>)) {
+            (Some("latest" | "labs" | "1"), None) => true,
+            (Some("1"), Some(Ok(minor))) => minor >= 4,
+            _ => false,
+        };
+        is_new && !self.has_foreign_frontend()
+    }
+
     /// The instructions of a stage, its `FROM` included.
     pub fn instructions_of(&self, stage: usize) -> impl Iterator<Item = &Instruction> {
         let of_stage = move |instruction: &&Instruction| instruction.stage == Some(stage);

@@ -83,6 +83,8 @@ pub struct Builds<'p, 'r> {
     turns: RefCell<BTreeMap<&'p ImageName, Arc<Mutex<()>>>>,
     /// The steps that others stand on.
     needed: BTreeSet<usize>,
+    /// By step, as [`Recipe::is_below_copies`].
+    below_copies: Vec<bool>,
     /// The steps that were said not to be built.
     blocked: RefCell<BTreeSet<usize>>,
     /// By step: what was published, as far as what builds has it.
@@ -101,6 +103,7 @@ impl<'p, 'r> Builds<'p, 'r> {
             elapsed: RefCell::new(vec![Duration::ZERO; plan.steps.len()]),
             turns: RefCell::default(),
             needed: plan.steps.iter().flat_map(Step::needs).collect(),
+            below_copies: below_copies(plan),
             blocked: RefCell::default(),
             recalled: RefCell::default(),
         }
@@ -119,7 +122,7 @@ impl<'p, 'r> Builds<'p, 'r> {
         let step = &self.plan.steps[index];
         let label = step.label();
         self.events.send(Event::Building { step: label.clone() });
-        let building = Box::pin(self.carry_out(step, &label, given, push_as)).instrument(timing::part_of(&label, "build"));
+        let building = Box::pin(self.carry_out(index, &label, given, push_as)).instrument(timing::part_of(&label, "build"));
         let result = self.timed(index, building).await;
         // the last word on a failure is not an event
         let result = result.map_err(|error| self.events.cleared(&format!("{error:#}")).map_or(error, Error::msg));
@@ -160,8 +163,8 @@ impl<'p, 'r> Builds<'p, 'r> {
         }
     }
 
-    async fn carry_out(&self, step: &'p Step, label: &str, given: &[Have], push_as: &[Reference]) -> Result<Built, Error> {
-        let workshop = self.workshop();
+    async fn carry_out(&self, index: usize, label: &str, given: &[Have], push_as: &[Reference]) -> Result<Built, Error> {
+        let (step, workshop) = (&self.plan.steps[index], self.workshop());
         let names = Names {
             reference: &step.reference,
             push_as,
@@ -180,7 +183,7 @@ impl<'p, 'r> Builds<'p, 'r> {
                 let places = places.iter().map(|place| (place.span.clone(), sibling(place.step).name.clone()));
                 let replacements: Vec<_> = places.chain(externals::replacements(build, &self.digests)?).collect();
                 let (build, dockerfile) = (self.build_of(build), build.dockerfile.parsed.replace(&replacements));
-                let recipe = self.recipe(step, &build, &dockerfile, names, &siblings, external);
+                let recipe = self.recipe(index, &build, &dockerfile, names, &siblings, external);
                 workshop.engine.build(recipe, label, &self.events).await
             }
             Work::AddUtilities { normal, platforms, .. } => {
@@ -191,6 +194,7 @@ impl<'p, 'r> Builds<'p, 'r> {
                     platforms,
                     epoch: self.plan.steps[*normal].epoch(),
                     names,
+                    is_below_copies: self.below_copies[index],
                 };
                 workshop.engine.add_utilities(addition, label, &self.events).await
             }
@@ -230,7 +234,7 @@ impl<'p, 'r> Builds<'p, 'r> {
                 push_as: &[],
             };
             let (build, dockerfile) = (self.build_of(build), build.dockerfile.parsed.replace(&replacements));
-            let recipe = self.recipe(step, &build, &dockerfile, names, &[], external);
+            let recipe = self.recipe(index, &build, &dockerfile, names, &[], external);
             self.workshop().engine.recall(recipe, image, id, &step.label()).await
         });
         recalled.await.clone()
@@ -243,14 +247,14 @@ impl<'p, 'r> Builds<'p, 'r> {
 
     fn recipe<'a>(
         &'a self,
-        step: &'a Step,
+        index: usize,
         build: &'a Build,
         dockerfile: &'a str,
         names: Names<'a>,
         siblings: &'a [Sibling],
         external: &'a [String],
     ) -> Recipe<'a> {
-        let workshop = self.workshop();
+        let (step, workshop) = (&self.plan.steps[index], self.workshop());
         Recipe {
             image: &step.image,
             build,
@@ -261,6 +265,7 @@ impl<'p, 'r> Builds<'p, 'r> {
             contexts: &workshop.contexts,
             proxies: &workshop.proxies,
             gets_utilities: self.plan.gives_utilities_to(step),
+            is_below_copies: self.below_copies[index],
             pull: workshop.pull,
             no_cache: workshop.no_cache,
         }
@@ -285,6 +290,22 @@ impl<'p, 'r> Builds<'p, 'r> {
     pub fn elapsed(&self, step: usize) -> Duration {
         self.elapsed.borrow()[step]
     }
+}
+
+/// By step: whether what stands on it is made of copied files alone, and needs no name of it in a registry.
+fn below_copies(plan: &Plan) -> Vec<bool> {
+    let mut below_copies = vec![true; plan.steps.len()];
+    // what a step needs comes before it
+    for (index, step) in plan.steps.iter().enumerate().rev() {
+        let copies = match &step.work {
+            Work::Build { build, .. } => build.dockerfile.parsed.only_copies() && build.dockerfile.parsed.knows_contexts(),
+            Work::AddUtilities { .. } => true,
+        };
+        for need in step.needs() {
+            below_copies[need] &= copies && below_copies[index];
+        }
+    }
+    below_copies
 }
 
 /// Builds every step of the plan, and publishes nothing. What others stand on goes to the registry where builders can have

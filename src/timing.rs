@@ -18,5 +18,6 @@ pub fn part(name: &'static str) -> Span {
 /// A part of what is done for one step.
 #[must_use]
 pub fn part_of(step: &str, name: &'static str) -> Span {
-    info_span!(target: TARGET, "part", name, step)
+    // a part ends by itself, whatever it has begun meanwhile
+    info_span!(target: TARGET, parent: None, "part", name, step)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Error;
+use bollard::errors::Error as BollardError;
 use tracing::debug;
 
 use super::buildkit::{self, Ahead, BuildKit, Export, Replica};
@@ -90,10 +91,10 @@ impl Daemon {
             let made = built_at_rest(buildkit, recipe, export, step, events).await;
             self.access.explained(made, recipe.names, Pusher::Daemon).await
         };
-        self.built_by_buildkit(recipe.names, recipe.is_copied(), step, build).await
+        let is_copied = recipe.is_copied() && recipe.is_below_copies;
+        self.built_by_buildkit(recipe.names, is_copied, step, build).await
     }
 
-    /// What this program makes again alone is not written out.
     pub(super) async fn built_by_buildkit(
         &self,
         names: Names<'_>,
@@ -101,11 +102,8 @@ impl Daemon {
         step: &str,
         build: impl AsyncFn(Export<'_>) -> Result<(Made, Reads), Error>,
     ) -> Result<Built, Error> {
-        if is_copied
-            && self.leaves(names).await
-            && let Some(image) = self.staging.take(names, step, &build).await?
-        {
-            return Ok(image);
+        if self.leaves(names).await {
+            return self.staging.take(names, is_copied, self.access.push(names), step, build).await;
         }
         let ahead = |replica: &Arc<Replica>| {
             for name in names.push_as {
@@ -116,10 +114,14 @@ impl Daemon {
         self.stored(made, reads, names).await
     }
 
-    /// Whether an image that this program can make again may stay out of the daemon's store, which would push it: not where an
-    /// older one has its name there.
+    /// Whether what is pushed stays out of the containerd store: not where an older one has its name there, nor where BuildKit
+    /// could not take it from its registry.
     async fn leaves(&self, names: Names<'_>) -> bool {
-        self.replicates && self.pushes_itself(names) && self.docker.inspect_image(&names.reference.to_string()).await.is_err()
+        if !self.replicates || !self.pushes_itself(names) || self.access.is_listed(names.reference.host()) {
+            return false;
+        }
+        let older = self.docker.inspect_image(&names.reference.to_string()).await;
+        matches!(older, Err(BollardError::DockerResponseServerError { status_code: 404, .. }))
     }
 
     /// Whether an image that a stage is FROM has `ONBUILD` instructions.
@@ -168,7 +170,10 @@ impl Daemon {
             for name in names.passing() {
                 self.untag_meanwhile(name.to_string());
             }
-            return Ok(Built::elsewhere(made, reads, names));
+            return Ok(Built {
+                is_stored: true,
+                ..Built::elsewhere(made, reads, names)
+            });
         }
         let Made {
             id,
@@ -188,6 +193,7 @@ impl Daemon {
             cached,
             reads,
             pushed: None,
+            is_stored: true,
             has_folder,
             replica,
             // its BuildKit has what it made at hand as an image, too
@@ -204,11 +210,11 @@ impl Daemon {
     }
 
     pub(super) async fn sibling(&self, image: &ImageName, reference: &Reference, built: &Built) -> Result<Sibling, Error> {
-        // there the name counts only where the builder has forgotten how it was made; what it did not write out has no other
-        let is_published = || built.origin.is_some() && (built.pushed.is_none() || !self.access.is_listed(reference.host()));
+        // there the name counts only where the builder has forgotten how it was made
+        let is_pushed = || built.pushed.is_some() && built.origin.is_some() && !self.access.is_listed(reference.host());
         let name = match self.builder {
             Builder::Classic => built.id.to_string(),
-            Builder::BuildKit(_) if is_published() => built.published(reference),
+            Builder::BuildKit(_) if !built.is_stored || is_pushed() => built.published(reference),
             // BuildKit takes no image's id after FROM
             Builder::BuildKit(_) => self.hold(image.as_str(), &built.id).await?,
         };

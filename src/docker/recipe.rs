@@ -14,7 +14,8 @@ use crate::reference::{Digest, ImageName, Reference};
 /// What came out of a build.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// In a graph driver store the digest of the image's configuration, elsewhere that of its manifest or index.
+    /// Where it is in a graph driver store, or for this program to push, the digest of its configuration; elsewhere that of its
+    /// manifest or index.
     pub id: Digest,
     /// The digests of its uncompressed layers, the lowest first (OCI image configuration, `rootfs.diff_ids`); of what is
     /// pushed already maybe only the lower ones.
@@ -25,6 +26,8 @@ pub struct Built {
     pub reads: Reads,
     /// Where it is in the registry already, or by the digest that it has there.
     pub pushed: Option<Pushed>,
+    /// It is in the daemon's store.
+    pub(super) is_stored: bool,
     /// Whether it has the folder of the utilities, as far as that is known.
     pub(super) has_folder: Option<bool>,
     /// Where what stands on it can be built without fetching it.
@@ -88,7 +91,7 @@ impl Built {
         Self { origin: None, ..self }
     }
 
-    /// By a builder that pushes it, if it was to be pushed.
+    /// By a builder that pushes it, if it was to be pushed, and does not keep it.
     pub(super) fn elsewhere(made: Made, reads: Reads, names: Names<'_>) -> Self {
         let pushed = Pushed {
             digest: made.id.clone(),
@@ -100,6 +103,7 @@ impl Built {
             cached: made.cached,
             reads,
             pushed: (!names.push_as.is_empty()).then_some(pushed),
+            is_stored: false,
             id: made.id,
             has_folder: made.has_folder,
             origin: made.origin,
@@ -141,6 +145,7 @@ impl<'a> Names<'a> {
 
 /// A build and what this run asks of it.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked for by itself")]
 pub struct Recipe<'a> {
     pub image: &'a ImageName,
     pub build: &'a Build,
@@ -156,6 +161,8 @@ pub struct Recipe<'a> {
     pub contexts: &'a Arc<Contexts>,
     /// Whether it gets utilities afterwards.
     pub gets_utilities: bool,
+    /// Whether what stands on it is made of copied files alone, too, and needs no name of it in a registry.
+    pub is_below_copies: bool,
     pub pull: bool,
     pub no_cache: bool,
 }
@@ -166,6 +173,7 @@ impl Recipe<'_> {
     pub(super) fn is_copied(&self) -> bool {
         !(self.no_cache || self.build.no_cache)
             && self.build.cache_to.is_empty()
+            && self.build.platforms.len() == 1
             && !self.build.args.contains_key(SOURCE_DATE_EPOCH)
             && self.siblings.iter().all(Sibling::is_made_again)
             && dockerfile::parse(self.dockerfile).is_ok_and(|parsed| parsed.only_copies())

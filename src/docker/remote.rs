@@ -127,13 +127,8 @@ impl Remote {
             let made = built_at_rest(&member.buildkit, recipe, export, step, events).await;
             self.access.explained(made, recipe.names, Pusher::Builder).await
         };
-        if recipe.is_copied()
-            && let Some(image) = self.taken(member, recipe.names, step, events, build).await?
-        {
-            return Ok(image);
-        }
-        let (made, reads) = build(self.export(recipe.names)).await?;
-        Ok(Built::elsewhere(made, reads, recipe.names))
+        let is_copied = recipe.is_copied() && recipe.is_below_copies;
+        self.taken(member, recipe.names, is_copied, step, events, build).await
     }
 
     pub(super) async fn recall(&self, recipe: Recipe<'_>, name: &str, id: &Digest, step: &str) -> Option<Sibling> {
@@ -152,24 +147,26 @@ impl Remote {
         }
     }
 
-    /// Builds what is this program's to push. `None` where the builder is to push it.
+    /// Builds what is to be pushed, by us or by the builder, or is not.
     async fn taken(
         &self,
         member: &Member,
         names: Names<'_>,
+        is_copied: bool,
         step: &str,
         events: &Events,
         build: impl AsyncFn(Export<'_>) -> Result<(Made, Reads), Error>,
-    ) -> Result<Option<Built>, Error> {
-        if !self.pushes_for(member) {
-            return Ok(None);
-        }
-        let taken = self.staging.take(names, step, build).await?;
-        let (Some(image), [_, _, ..]) = (&taken, &self.members[..]) else {
-            return Ok(taken);
+    ) -> Result<Built, Error> {
+        let [name, ..] = names.push_as else {
+            let (made, reads) = build(Export::Nowhere).await?;
+            return Ok(Built::elsewhere(made, reads, names));
         };
-        let found = self.brought(image.clone(), &names.push_as[0], step, events).await;
-        Ok(found.inspect_err(|error| debug!("{step}: the builder pushes it: {error:#}")).ok())
+        let is_ours = is_copied && self.pushes_for(member);
+        let image = self.staging.take(names, is_ours, self.access.push(names), step, build).await?;
+        if image.pushed.is_none() && self.members.len() > 1 {
+            return self.brought(image, name, step, events).await;
+        }
+        Ok(image)
     }
 
     /// One of several builders finds it in the registry.
@@ -216,26 +213,13 @@ impl Remote {
             let made = member.buildkit.add_utilities(addition, &files, export, step, events).await;
             self.access.explained(made, addition.names, Pusher::Builder).await
         };
-        if addition.normal.is_made_again()
-            && let Some(image) = self.taken(member, addition.names, step, events, build).await?
-        {
-            return Ok(image);
-        }
-        let (made, reads) = build(self.export(addition.names)).await?;
-        Ok(Built::elsewhere(made, reads, addition.names))
+        let is_copied = addition.is_copied() && addition.is_below_copies;
+        self.taken(member, addition.names, is_copied, step, events, build).await
     }
 
     pub(super) async fn binary_of(&self, image: &str, platform: &str) -> Result<Option<Vec<u8>>, Error> {
         let buildkit = &self.member(image, &[platform.to_owned()]).buildkit;
         buildkit.binary_of(image, platform).await
-    }
-
-    fn export<'a>(&self, names: Names<'a>) -> Export<'a> {
-        if names.push_as.is_empty() {
-            Export::Nowhere
-        } else {
-            Export::Push(self.access.push(names))
-        }
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Addition<'a> {
     pub epoch: Option<&'a str>,
     /// What the debug variant is called.
     pub names: Names<'a>,
+    /// As [`super::Recipe::is_below_copies`].
+    pub is_below_copies: bool,
 }
 
 /// A static busybox, checked.
@@ -226,6 +228,11 @@ impl<'a> Addition<'a> {
         dockerfile(&self.normal.name, self.platforms, links)
     }
 
+    /// As [`super::Recipe::is_copied`].
+    pub(super) fn is_copied(&self) -> bool {
+        self.normal.is_made_again() && self.platforms.len() == 1
+    }
+
     /// # Errors
     /// Where the image is known to have the folder.
     pub(super) fn refuse_own_folder(&self) -> Result<(), Error> {
@@ -276,7 +283,8 @@ impl Daemon {
                     let made = buildkit.add_utilities(addition, &files, export, step, events).await;
                     self.access.explained(made, names, Pusher::Daemon).await
                 };
-                let once = || self.built_by_buildkit(names, addition.normal.is_made_again(), step, &build);
+                let is_copied = addition.is_copied() && addition.is_below_copies;
+                let once = || self.built_by_buildkit(names, is_copied, step, &build);
                 again_if_lost(step, events, once).await
             }
             Builder::Classic => {

@@ -2,10 +2,9 @@
 //! `ctxPaths` and `normalizeContextPaths`).
 
 use std::collections::{BTreeMap, BTreeSet};
-
 use std::fmt;
 
-use super::{Dockerfile, DockerfileError, Instruction, Mount};
+use super::{Dockerfile, DockerfileError, Instruction, Mount, Word};
 use crate::problem::printable;
 
 /// What a build reads of its context, links among it not followed yet.
@@ -85,7 +84,7 @@ impl Dockerfile {
         !self.has_foreign_frontend()
             && self.instructions.iter().all(|instruction| match instruction.keyword.as_str() {
                 "RUN" | "ONBUILD" => false,
-                "COPY" | "ADD" => instruction.flags.iter().all(|flag| flag.name == "chmod"),
+                "COPY" | "ADD" => instruction.is_plain_copy(),
                 _ => true,
             })
     }
@@ -140,6 +139,12 @@ fn names_commit(source: &str) -> bool {
 }
 
 impl Instruction {
+    /// Whether it copies what it names, without patterns, heredocs and addresses.
+    fn is_plain_copy(&self) -> bool {
+        let is_plain = |source: &Word| !source.text.contains(['*', '?', '[']) && !is_address(&source.text) && !names_commit(&source.text);
+        self.flags.iter().all(|flag| flag.name == "chmod") && self.sources().count() + 1 == self.args.len() && self.sources().all(is_plain)
+    }
+
     /// The paths of the context that it reads, `None` where they cannot be told.
     fn paths(&self, escape: char) -> Option<Vec<String>> {
         let told = |path: &str| (!path.contains(['$', '"', '\'', escape])).then(|| path.to_owned());
@@ -245,6 +250,33 @@ mod tests {
     fn a_foreign_frontend_may_read_anything() {
         assert_eq!(reads("# syntax=x.io/y\nFROM scratch\n", None), Reads::Whole);
         assert_eq!(reads("# syntax=docker/dockerfile:1\nFROM scratch\n", None), expected(""));
+    }
+
+    #[test]
+    fn what_only_copies() {
+        let only = |text: &str| parse(&format!("FROM scratch\n{text}\n")).expect(text).only_copies();
+        for text in [
+            "COPY a b/ /x/",
+            "COPY --chmod=0644 . /",
+            "ADD a.tar /",
+            "COPY [\"a b\", \"/c\"]",
+            "WORKDIR /w\nENV a=b\nUSER c",
+        ] {
+            assert!(only(text), "{text}");
+        }
+        for text in [
+            "RUN a",
+            "ONBUILD COPY a /",
+            "COPY *.jar /",
+            "COPY [a]b /",
+            "COPY a b? /x/",
+            "COPY --chown=1 a /",
+            "COPY --from=x a /",
+            "COPY <<EOF /a\nb\nEOF",
+            "ADD https://x.io/a /",
+        ] {
+            assert!(!only(text), "{text}");
+        }
     }
 
     #[test]

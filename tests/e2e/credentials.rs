@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::builders::{is_classic, needs_no_daemon, the_client_pushes};
+use crate::builders::{is_classic, push_is_part_of_the_build, the_client_pushes};
 use crate::registry::{HTPASSWD, OwnRegistry, PASSWORD};
 use crate::support::{Project, provided};
 
@@ -143,8 +143,8 @@ fn layers_of_equal_size_all_count_as_sent() {
     for (name, size) in [("a", 50_000), ("b", 50_000), ("c", 50_000), ("d", 20_000)] {
         project.write(&format!("api/{name}"), uuid().repeat(size / 37 + 1).split_at(size).0);
     }
-    // a builder elsewhere is not always near enough
-    let project = if needs_no_daemon() {
+    // a build that pushes by itself does not tell
+    let project = if push_is_part_of_the_build() {
         project.with("LATTICE_IMAGES_PUSH_BY", "client")
     } else {
         project

@@ -122,6 +122,7 @@ fn a_sibling_means_this_very_build_and_no_older_one() {
         project.run(&["build"]).ok();
         project.docker(&["tag", &old, "base-one:latest"]);
         project.docker(&["push", "-q", &old]);
+        project.docker(&["image", "rm", "--no-prune", &old]);
     }
     project.write("base/b", "new");
     for arguments in [&["push-all"][..], &["push-all", "--pull"], &["push-all", "--no-cache"]] {

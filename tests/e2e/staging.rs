@@ -242,24 +242,35 @@ fn to_a_registry_that_is_far_away_the_client_pushes() {
 }
 
 #[test]
-fn containerds_store_gets_an_image_of_copied_files_where_it_had_one() {
+fn containerds_store_gets_what_is_pushed_where_it_had_an_older_one() {
     if needs_no_daemon() || !push_is_part_of_the_build() {
         return;
     }
-    let project = Project::of_images(&["api"]);
-    let name = format!("{}/kevin-api", project.registry);
-    let is_there = || {
+    // the builder has to compress what it stands on, and both share that
+    let project = Project::of_images(&["base", "api", "web"])
+        .file("api/Dockerfile", "FROM base\nCOPY [d]ata /api\n")
+        .file("web/Dockerfile", "FROM base\nCOPY data /web\n");
+    let there = |image: &str| {
+        let name = format!("{}/kevin-{image}", project.registry);
         let id = project.docker(&["image", "ls", "--no-trunc", "--format", "{{.ID}}", &name]);
         (!id.is_empty()).then(|| id.trim().to_owned())
     };
+    let layers = |image: &str| project.registry.layers(&format!("kevin-{image}"));
     project.run(&["push-all"]).ok();
-    assert_eq!(is_there(), None);
-    project.run(&["push-all", "--force", "--push-by", "daemon"]).ok();
-    assert!(is_there().is_some() && is_there() == project.registry.digest("kevin-api"));
-    let before = is_there();
-    project.write("api/data", format!("changed in {}", project.registry));
-    project.run(&["push-all"]).ok();
-    assert!(is_there() != before && is_there() == project.registry.digest("kevin-api"));
+    for image in ["base", "api", "web"] {
+        assert_eq!(there(image), None, "{image}");
+        assert_eq!(layers(image)[..1], layers("base"));
+    }
+    let changed = |arguments: &[&str]| {
+        project.write("api/data", format!("{arguments:?} in {}", project.registry));
+        project.run(arguments).ok();
+        there("api")
+    };
+    let first = changed(&["push-all", "--push-by", "daemon"]);
+    assert!(first.is_some() && first == project.registry.digest("kevin-api"));
+    let second = changed(&["push-all"]);
+    assert!(second != first && second == project.registry.digest("kevin-api"));
+    assert_eq!((there("base"), there("web")), (None, None));
 }
 
 #[test]

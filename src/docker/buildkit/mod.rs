@@ -250,10 +250,12 @@ impl BuildKit {
             let id = solved.answer.get(DIGEST);
             id.context("the builder named no image at the end of the build")?.parse()?
         } else {
+            let cached = solved.cached;
+            let not_again = |why: String| NotAgain { why, cached };
             let replica = solved.replica.clone();
-            let replica = replica.ok_or_else(|| NotAgain("it is made of other than copied files".to_owned()))?;
+            let replica = replica.ok_or_else(|| not_again("it is made of other than copied files".to_owned()))?;
             let image = spawn_blocking(move || replica.image(Dialect::OF_BUILDKIT)).await?;
-            image.map_err(|error| NotAgain(format!("{error:#}")))?.id
+            image.map_err(|error| not_again(format!("{error:#}")))?.id
         };
         Ok(Made {
             id,
@@ -337,22 +339,21 @@ fn platform_name(parts: &[String]) -> String {
     parts.collect::<Vec<_>>().join("/")
 }
 
-/// Why what was built cannot be made again by this program.
+/// A build is there, and only cannot be made again by this program.
 #[derive(Debug)]
-struct NotAgain(String);
+pub(super) struct NotAgain {
+    pub(super) why: String,
+    /// As [`Made::cached`].
+    pub(super) cached: bool,
+}
 
 impl fmt::Display for NotAgain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
     }
 }
 
 impl std::error::Error for NotAgain {}
-
-/// Whether a build is there, and only cannot be made again.
-pub(super) fn is_not_made_again(error: &Error) -> bool {
-    error.is::<NotAgain>()
-}
 
 /// Whether a build failed because it reads more of its context than it was offered.
 pub(super) fn asks_for_more(error: &Error) -> bool {

@@ -45,3 +45,20 @@ fn a_foreign_frontend_may_mean_anything() {
     }
     assert!(refusal("# syntax=docker/dockerfile:1\nARG a\n").contains("no `FROM`"));
 }
+
+#[test]
+fn which_frontends_know_named_contexts() {
+    let knows = |syntax: &str| read(&format!("# syntax={syntax}\nFROM a\n")).knows_contexts();
+    assert!(read("FROM a\n").knows_contexts());
+    for image in ["", ":1", ":latest", ":1.4", ":1.10.2", ":1-labs", ":1.7-labs", ":1.4@sha256:0"] {
+        assert!(knows(&format!("docker/dockerfile{image}")), "{image}");
+    }
+    for image in [
+        "docker/dockerfile:1.3",
+        "docker/dockerfile:1.0-experimental",
+        "docker/dockerfile:experimental",
+        "x.io/y:1",
+    ] {
+        assert!(!knows(image), "{image}");
+    }
+}

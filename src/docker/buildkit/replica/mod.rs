@@ -256,6 +256,11 @@ impl Replica {
         Ok((tar.digest.clone(), tar as Arc<dyn staging::Layer>))
     }
 
+    /// The layers of the image of elsewhere that it stands on, as far as its configuration tells them.
+    pub(in crate::docker) fn below_of_elsewhere(&self) -> Option<Vec<Digest>> {
+        Some(self.config.below()?.0)
+    }
+
     /// The whole image. Blocks.
     ///
     /// # Errors
