@@ -248,8 +248,12 @@ impl Dockerfile {
     #[must_use]
     pub fn knows_contexts(&self) -> bool {
         let Some(Syntax { image, .. }) = &self.syntax else { return true };
-        let name = image.text.split('@').next().unwrap_or_default();
-        let tag = name.split_once(':').map_or("latest", |(_, tag)| tag);
+        let (name, digest) = image
+            .text
+            .split_once('@')
+            .map_or((&*image.text, None), |(name, digest)| (name, Some(digest)));
+        let latest = if digest.is_none() { "latest" } else { "" };
+        let tag = name.split_once(':').map_or(latest, |(_, tag)| tag);
         let mut version = tag.split('-').next().unwrap_or_default().split('.');
         let is_new = match (version.next(), version.next().map(str::parse::<u32>)) {
             (Some("latest" | "labs" | "1"), None) => true,

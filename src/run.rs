@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::context::Contexts;
-use crate::docker::{Addition, Built, Busybox, Engine, Names, PushOf, Recipe, Sibling};
+use crate::docker::{Addition, Built, Busybox, Engine, Names, PushOf, Recipe, Sibling, only_copies};
 use crate::docker_config::{self, Secret};
 use crate::event::{Event, Events};
 use crate::execute::{self, Limits, Outcome, Task};
@@ -298,7 +298,7 @@ fn below_copies(plan: &Plan) -> Vec<bool> {
     // what a step needs comes before it
     for (index, step) in plan.steps.iter().enumerate().rev() {
         let copies = match &step.work {
-            Work::Build { build, .. } => build.dockerfile.parsed.only_copies() && build.dockerfile.parsed.knows_contexts(),
+            Work::Build { build, .. } => only_copies(build) && build.dockerfile.parsed.knows_contexts(),
             Work::AddUtilities { .. } => true,
         };
         for need in step.needs() {

@@ -121,7 +121,11 @@ impl Daemon {
             return false;
         }
         let older = self.docker.inspect_image(&names.reference.to_string()).await;
-        matches!(older, Err(BollardError::DockerResponseServerError { status_code: 404, .. }))
+        let is_absent = matches!(older, Err(BollardError::DockerResponseServerError { status_code: 404, .. }));
+        if !is_absent {
+            debug!("{}: the daemon has one of that name, and gets the new one", names.reference);
+        }
+        is_absent
     }
 
     /// Whether an image that a stage is FROM has `ONBUILD` instructions.
@@ -261,7 +265,7 @@ pub(super) async fn recalled(buildkit: &BuildKit, recipe: Recipe<'_>, name: &str
         "{step}: the builder {} {name}",
         if is_same { "has" } else { "makes another image than" }
     );
-    is_same.then(|| Sibling::made(made, name.to_owned()))
+    is_same.then(|| Sibling::made(made, name.to_owned(), recipe.is_below_copies))
 }
 
 /// A build, with what it was found to read of its context.

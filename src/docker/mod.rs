@@ -19,7 +19,7 @@ mod utilities;
 
 pub use engine::Engine;
 pub use push::{PushOf, Pushed};
-pub use recipe::{Built, Names, Recipe, Sibling};
+pub use recipe::{Built, Names, Recipe, Sibling, only_copies};
 pub use utilities::{Addition, Busybox};
 
 use std::path::PathBuf;

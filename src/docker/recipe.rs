@@ -7,7 +7,8 @@ use super::buildkit::{Look, Origin, Replica};
 use super::push::Pushed;
 use crate::context::{Contexts, Inline};
 use crate::docker_config::Secret;
-use crate::dockerfile::{self, Reads};
+use crate::dockerfile::Reads;
+use crate::externals::SYNTAX_ARG;
 use crate::manifest::{Build, SOURCE_DATE_EPOCH};
 use crate::reference::{Digest, ImageName, Reference};
 
@@ -44,6 +45,8 @@ pub struct Sibling {
     pub name: String,
     pub(super) has_folder: Option<bool>,
     pub(super) origin: Option<Arc<Origin>>,
+    /// Whether what stands on it may be made again, as far as this is concerned.
+    pub(super) is_copied: bool,
 }
 
 impl Sibling {
@@ -52,20 +55,17 @@ impl Sibling {
             name,
             has_folder: built.has_folder,
             origin: built.origin.clone(),
+            is_copied: built.replica.is_some(),
         }
     }
 
-    pub(super) fn made(made: Made, name: String) -> Self {
+    pub(super) fn made(made: Made, name: String, is_copied: bool) -> Self {
         Self {
             name,
             has_folder: made.has_folder,
             origin: made.origin,
+            is_copied,
         }
-    }
-
-    /// Whether what stands on it may be made again, as far as this is concerned.
-    pub(super) fn is_made_again(&self) -> bool {
-        self.origin.as_ref().is_none_or(|origin| origin.is_made_again())
     }
 
     /// What is in a registry under this name.
@@ -75,6 +75,7 @@ impl Sibling {
             name,
             has_folder: None,
             origin: None,
+            is_copied: true,
         }
     }
 }
@@ -110,6 +111,17 @@ impl Built {
             replica: made.replica,
         }
     }
+}
+
+/// Whether a build makes an image of copied files alone, as far as its words tell. What has to be made anew is to be made once;
+/// an exporter may put a cache into the image, and has a time that is given as an argument.
+#[must_use]
+pub fn only_copies(build: &Build) -> bool {
+    !build.no_cache
+        && build.cache_to.is_empty()
+        && build.platforms.len() == 1
+        && ![SOURCE_DATE_EPOCH, SYNTAX_ARG].iter().any(|arg| build.args.contains_key(*arg))
+        && build.dockerfile.parsed.only_copies()
 }
 
 /// What a builder answers.
@@ -168,15 +180,9 @@ pub struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
-    /// Whether this program may be able to make it again. What has to be made anew is to be made once; an exporter may put a
-    /// cache into the image, and has a time that is given as an argument.
+    /// Whether this program may be able to make it again.
     pub(super) fn is_copied(&self) -> bool {
-        !(self.no_cache || self.build.no_cache)
-            && self.build.cache_to.is_empty()
-            && self.build.platforms.len() == 1
-            && !self.build.args.contains_key(SOURCE_DATE_EPOCH)
-            && self.siblings.iter().all(Sibling::is_made_again)
-            && dockerfile::parse(self.dockerfile).is_ok_and(|parsed| parsed.only_copies())
+        !self.no_cache && only_copies(self.build) && self.siblings.iter().all(|sibling| sibling.is_copied)
     }
 
     /// The proxies too, as far as the build sets none itself. Which of two spellings counts, BuildKit leaves to chance.

@@ -162,11 +162,20 @@ impl Remote {
             return Ok(Built::elsewhere(made, reads, names));
         };
         let is_ours = is_copied && self.pushes_for(member);
-        let image = self.staging.take(names, is_ours, self.access.push(names), step, build).await?;
-        if image.pushed.is_none() && self.members.len() > 1 {
-            return self.brought(image, name, step, events).await;
+        let push = self.access.push(names);
+        let image = self.staging.take(names, is_ours, push, step, &build).await?;
+        // a frontend that knows no named contexts finds it in the registry, too
+        if image.pushed.is_some() || self.members.len() == 1 && member.buildkit.links {
+            return Ok(image);
         }
-        Ok(image)
+        match self.brought(image, name, step, events).await {
+            Ok(image) => Ok(image),
+            Err(error) => {
+                debug!("{step}: the builder pushes it: {error:#}");
+                let (made, reads) = build(Export::Push(push)).await?;
+                Ok(Built::elsewhere(made, reads, names))
+            }
+        }
     }
 
     /// One of several builders finds it in the registry.

@@ -230,7 +230,7 @@ impl<'a> Addition<'a> {
 
     /// As [`super::Recipe::is_copied`].
     pub(super) fn is_copied(&self) -> bool {
-        self.normal.is_made_again() && self.platforms.len() == 1
+        self.normal.is_copied && self.platforms.len() == 1
     }
 
     /// # Errors

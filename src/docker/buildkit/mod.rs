@@ -97,12 +97,6 @@ pub(super) struct Origin {
     _session: Session,
 }
 
-impl Origin {
-    pub(super) fn is_made_again(&self) -> bool {
-        self.replica.is_some()
-    }
-}
-
 impl BuildKit {
     /// `None` when the daemon has none.
     ///

@@ -9,7 +9,7 @@ use super::Staging;
 use crate::docker::buildkit::{Dialect, Export, NotAgain, Push, Replica};
 use crate::docker::recipe::{Built, Made, Names};
 use crate::dockerfile::Reads;
-use crate::reference::Repository;
+use crate::reference::{Digest, Repository};
 
 impl Staging {
     /// Has an image built. One that `is_copied` of files alone is taken for the registry, for a builder compresses on one core;
@@ -71,8 +71,8 @@ impl Staging {
 
     /// Whether the registry is known to have what of elsewhere the image stands on.
     fn has_below(&self, replica: &Replica, repository: &Repository) -> bool {
-        let below = replica.below_of_elsewhere().unwrap_or_default();
-        below.iter().all(|layer| self.layers.is_known(layer, repository.host()))
+        let is_known = |layer: &Digest| self.layers.is_known(layer, repository.host());
+        replica.below_of_elsewhere().is_some_and(|below| below.iter().all(is_known))
     }
 
     async fn adopted(&self, mut built: Built, repository: &Repository) -> Result<Built, Error> {

@@ -55,6 +55,7 @@ fn which_frontends_know_named_contexts() {
     }
     for image in [
         "docker/dockerfile:1.3",
+        "docker/dockerfile@sha256:0",
         "docker/dockerfile:1.0-experimental",
         "docker/dockerfile:experimental",
         "x.io/y:1",

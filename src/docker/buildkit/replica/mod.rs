@@ -11,6 +11,7 @@ mod written;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
+use std::iter;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -256,9 +257,16 @@ impl Replica {
         Ok((tar.digest.clone(), tar as Arc<dyn staging::Layer>))
     }
 
-    /// The layers of the image of elsewhere that it stands on, as far as its configuration tells them.
+    /// It, and what of this run it stands on.
+    fn chain(&self) -> impl Iterator<Item = &Self> {
+        iter::successors(Some(self), |replica| replica.below.as_deref())
+    }
+
+    /// The layers of the image of elsewhere that it stands on, where its configuration tells all of them.
     pub(in crate::docker) fn below_of_elsewhere(&self) -> Option<Vec<Digest>> {
-        Some(self.config.below()?.0)
+        let (below, depth) = self.config.below()?;
+        let own: usize = self.chain().map(|replica| replica.layers.len()).sum();
+        (below.len() + own == depth).then_some(below)
     }
 
     /// The whole image. Blocks.
@@ -266,11 +274,7 @@ impl Replica {
     /// # Errors
     /// As [`Self::layer`].
     pub(in crate::docker) fn image(&self, dialect: Dialect) -> Result<Image, Error> {
-        let (mut chain, mut next) = (Vec::new(), Some(self));
-        while let Some(replica) = next {
-            chain.push(replica);
-            next = replica.below.as_deref();
-        }
+        let chain: Vec<_> = self.chain().collect();
         let (below, depth) = self.config.below().context("its configuration names no layers")?;
         let own = chain
             .iter()
