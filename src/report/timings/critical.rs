@@ -5,28 +5,26 @@ use super::Part;
 /// Between the end of a part and the begin of what waited for it, in seconds.
 const A_BLINK: f64 = 0.005;
 
-/// The parts without which the run would have ended earlier, the first one first: before each, what ended last before it
-/// began, of its own step if that was just then.
+/// The parts without which the run would have ended earlier, the first one first: before each, what of its own step ended just
+/// then, else what of it goes on around it, else what ended last before it began.
 pub(super) fn path(parts: &[Part]) -> Vec<usize> {
+    let last = |is_meant: &dyn Fn(usize) -> bool| {
+        let meant = (0..parts.len()).filter(|index| is_meant(*index));
+        meant.max_by(|left, right| parts[*left].end.total_cmp(&parts[*right].end))
+    };
     let mut path = Vec::new();
-    let mut next = last(parts, |_| true);
+    let mut next = last(&|_| true);
     while let Some(index) = next {
         path.push(index);
         let begin = parts[index].begin;
-        let before = |other: usize| other != index && parts[other].end <= begin + A_BLINK && parts[other].begin < begin;
-        let own = |other: usize| before(other) && parts[other].step == parts[index].step && parts[other].end >= begin - A_BLINK;
-        next = last(parts, own).or_else(|| last(parts, before));
+        let own = |other: usize| parts[other].step == parts[index].step && parts[other].begin < begin;
+        let before = |other: usize| parts[other].end <= begin + A_BLINK && parts[other].begin < begin;
+        next = last(&|other| own(other) && before(other) && parts[other].end >= begin - A_BLINK)
+            .or_else(|| last(&|other| own(other) && !before(other)))
+            .or_else(|| last(&before));
     }
     path.reverse();
     path
-}
-
-/// What ended last; of what ended at once, what began first, for the rest may be parts of it.
-fn last(parts: &[Part], is_meant: impl Fn(usize) -> bool) -> Option<usize> {
-    let meant = || (0..parts.len()).filter(|index| is_meant(*index));
-    let end = meant().map(|index| parts[index].end).max_by(f64::total_cmp)?;
-    let at_once = meant().filter(|index| parts[*index].end >= end - A_BLINK);
-    at_once.min_by(|left, right| parts[*left].begin.total_cmp(&parts[*right].begin))
 }
 
 #[cfg(test)]
@@ -67,13 +65,13 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_in_a_part_does_not_stand_for_it() {
+    fn what_begins_in_a_part_has_waited_for_it() {
         let parts = [
             part("", "ask", 0.0, 0.1),
             part("a", "build", 0.1, 0.500),
             part("a", "bring ahead", 0.4, 0.503),
             part("a", "push", 0.501, 1.0),
         ];
-        assert_eq!(path(&parts), [0, 1, 3]);
+        assert_eq!(path(&parts), [0, 1, 2, 3]);
     }
 }
