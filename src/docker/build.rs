@@ -91,8 +91,7 @@ impl Daemon {
             let made = built_at_rest(buildkit, recipe, export, step, events).await;
             self.access.explained(made, recipe.names, Pusher::Daemon).await
         };
-        let is_copied = recipe.is_copied() && recipe.is_below_copies;
-        self.built_by_buildkit(recipe.names, is_copied, step, build).await
+        self.built_by_buildkit(recipe.names, recipe.is_to_be_taken(), step, build).await
     }
 
     pub(super) async fn built_by_buildkit(

@@ -185,6 +185,11 @@ impl Recipe<'_> {
         !self.no_cache && only_copies(self.build) && self.siblings.iter().all(|sibling| sibling.is_copied)
     }
 
+    /// Whether it is to be made again by this program alone, if that can be done.
+    pub(super) fn is_to_be_taken(&self) -> bool {
+        self.is_below_copies && self.is_copied()
+    }
+
     /// The proxies too, as far as the build sets none itself. Which of two spellings counts, BuildKit leaves to chance.
     pub(super) fn args(&self) -> HashMap<String, String> {
         let own = &self.build.args;

@@ -127,8 +127,7 @@ impl Remote {
             let made = built_at_rest(&member.buildkit, recipe, export, step, events).await;
             self.access.explained(made, recipe.names, Pusher::Builder).await
         };
-        let is_copied = recipe.is_copied() && recipe.is_below_copies;
-        self.taken(member, recipe.names, is_copied, step, events, build).await
+        self.taken(member, recipe.names, recipe.is_to_be_taken(), step, events, build).await
     }
 
     pub(super) async fn recall(&self, recipe: Recipe<'_>, name: &str, id: &Digest, step: &str) -> Option<Sibling> {
@@ -147,7 +146,7 @@ impl Remote {
         }
     }
 
-    /// Builds what is to be pushed, by us or by the builder, or is not.
+    /// Has it built, and, if it is to be pushed, taken or pushed by the builder.
     async fn taken(
         &self,
         member: &Member,
@@ -222,8 +221,8 @@ impl Remote {
             let made = member.buildkit.add_utilities(addition, &files, export, step, events).await;
             self.access.explained(made, addition.names, Pusher::Builder).await
         };
-        let is_copied = addition.is_copied() && addition.is_below_copies;
-        self.taken(member, addition.names, is_copied, step, events, build).await
+        self.taken(member, addition.names, addition.is_to_be_taken(), step, events, build)
+            .await
     }
 
     pub(super) async fn binary_of(&self, image: &str, platform: &str) -> Result<Option<Vec<u8>>, Error> {

@@ -228,9 +228,9 @@ impl<'a> Addition<'a> {
         dockerfile(&self.normal.name, self.platforms, links)
     }
 
-    /// As [`super::Recipe::is_copied`].
-    pub(super) fn is_copied(&self) -> bool {
-        self.normal.is_copied && self.platforms.len() == 1
+    /// As [`super::Recipe::is_to_be_taken`].
+    pub(super) fn is_to_be_taken(&self) -> bool {
+        self.is_below_copies && self.normal.is_copied && self.platforms.len() == 1
     }
 
     /// # Errors
@@ -283,8 +283,7 @@ impl Daemon {
                     let made = buildkit.add_utilities(addition, &files, export, step, events).await;
                     self.access.explained(made, names, Pusher::Daemon).await
                 };
-                let is_copied = addition.is_copied() && addition.is_below_copies;
-                let once = || self.built_by_buildkit(names, is_copied, step, &build);
+                let once = || self.built_by_buildkit(names, addition.is_to_be_taken(), step, &build);
                 again_if_lost(step, events, once).await
             }
             Builder::Classic => {
