@@ -3,11 +3,12 @@
 use futures_util::future::try_join_all;
 
 use super::channel::{Channel, State, staged_tag, tag};
+use super::flip::Latest;
 use crate::fingerprint::Fingerprint;
 use crate::plan::{Plan, Step};
 use crate::problem::Problem;
 use crate::record::Entry;
-use crate::reference::{Digest, Tag};
+use crate::reference::Digest;
 use crate::registry::{Manifest, Remote};
 
 /// What the registry says before anything is done.
@@ -15,8 +16,8 @@ use crate::registry::{Manifest, Remote};
 pub struct Answers {
     /// Of the plan's channels.
     pub states: Vec<State>,
-    /// The digest of `latest`, of the plan's steps that are published.
-    latest: Vec<Option<Digest>>,
+    /// Of the plan's steps that are published.
+    latest: Vec<Option<Latest>>,
 }
 
 /// One request for each image that is published, and what `state_of` a channel takes, all at once.
@@ -41,13 +42,9 @@ pub async fn ask(
     Ok(answers)
 }
 
-/// The digest of a published step's `latest`.
-async fn latest(step: &Step, channels: &[Channel]) -> Result<Option<Digest>, Problem> {
+async fn latest(step: &Step, channels: &[Channel]) -> Result<Option<Latest>, Problem> {
     match channel_of(step, channels) {
-        Some(channel) if step.publish => {
-            let latest = channel.repository(&step.image)?.head(&Tag::latest()).await?;
-            Ok(latest.map(|descriptor| descriptor.digest))
-        }
+        Some(channel) if step.publish => Latest::of(&channel.repository(&step.image)?).await.map(Some),
         _ => Ok(None),
     }
 }
@@ -82,14 +79,14 @@ impl Answers {
     #[must_use]
     pub fn up_to_date(&self, plan: &Plan, index: usize, fingerprint: &Fingerprint) -> Option<&Digest> {
         let step = &plan.steps[index];
-        let latest = self.latest[index].as_ref()?;
+        let latest = self.latest(index)?.digest.as_ref()?;
         let entry = self.entry(plan, step)?;
         (entry.fingerprint.as_ref() == Some(fingerprint) && entry.digest == *latest).then_some(latest)
     }
 
-    /// The digest of a published step's `latest`.
+    /// Of a step that is published.
     #[must_use]
-    pub fn latest(&self, index: usize) -> Option<&Digest> {
+    pub fn latest(&self, index: usize) -> Option<&Latest> {
         self.latest[index].as_ref()
     }
 
@@ -114,7 +111,7 @@ impl Answers {
     pub fn moved_by_others<'p>(&'p self, plan: &'p Plan) -> impl Iterator<Item = (usize, &'p Step)> {
         plan.steps.iter().enumerate().filter_map(|(index, step)| {
             let recorded = &self.entry(plan, step)?.digest;
-            (step.publish && self.latest[index].as_ref() != Some(recorded)).then_some((index, step))
+            (self.latest(index)?.digest.as_ref() != Some(recorded)).then_some((index, step))
         })
     }
 }

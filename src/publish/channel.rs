@@ -149,22 +149,21 @@ impl Channel {
         Ok(Stored { record, manifest })
     }
 
-    /// Uploads the record without giving it a name yet.
+    /// Uploads what the manifest of a record names.
     ///
     /// # Errors
     /// When the registry does not take it.
-    pub async fn upload(&self, record: &Record) -> Result<Manifest, Problem> {
-        let artifact = record.encode();
-        let [(empty, config), (digest, record)] = artifact.blobs;
+    pub async fn upload(&self, record: &Record) -> Result<(), Problem> {
+        let [(empty, config), (digest, bytes)] = record.encode().blobs;
         let config = async {
-            if self.home.has_blob(&empty).await? {
-                return Ok(());
+            match record.previous {
+                // the one before has the same
+                Some(_) => Ok(()),
+                None => self.home.upload(&empty, Bytes::from(config)).await,
             }
-            self.home.upload(&empty, Bytes::from(config)).await
         };
-        // no two records are the same
-        tokio::try_join!(config, self.home.upload(&digest, Bytes::from(record)))?;
-        Ok(Manifest::new(MANIFEST_MEDIA_TYPE, artifact.manifest))
+        tokio::try_join!(config, self.home.upload(&digest, Bytes::from(bytes)))?;
+        Ok(())
     }
 
     /// Makes the intent what the record is. Where there is no record, it becomes one of nothing, with the number 0.
@@ -172,14 +171,15 @@ impl Channel {
     /// # Errors
     /// When the registry does not answer, or does not take it.
     pub async fn withdraw(&self) -> Result<(), Problem> {
-        let manifest = match self.stored(RECORD).await? {
-            Some(record) => record.manifest,
-            None => self.upload(&Record::of_nothing(self.address())).await?,
-        };
-        self.tag(NEXT, &manifest).await
+        if let Some(stored) = self.stored(RECORD).await? {
+            return self.tag(NEXT, &stored.manifest).await;
+        }
+        let nothing = Record::of_nothing(self.address());
+        self.upload(&nothing).await?;
+        self.tag(NEXT, &manifest_of(&nothing)).await
     }
 
-    /// Gives what [`Self::upload`] has brought a name.
+    /// Gives a record a name, once [`Self::upload`] has brought what it is made of.
     ///
     /// # Errors
     /// When the registry does not take it.
@@ -192,6 +192,12 @@ impl Channel {
         }
         Ok(self.home.put(&tag(name), manifest).await?)
     }
+}
+
+/// The manifest that holds a record.
+#[must_use]
+pub(super) fn manifest_of(record: &Record) -> Manifest {
+    Manifest::new(MANIFEST_MEDIA_TYPE, record.encode().manifest)
 }
 
 /// The name under which a record stays: its number, and its digest, so that two of one number stand side by side.

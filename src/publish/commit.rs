@@ -4,13 +4,15 @@
 //! before everything is there and verified; the window of the flips is short; a failure puts back what was moved; a run
 //! that is killed in the window leaves its intent, which the next one finishes; two at once are noticed.
 
+use std::collections::BTreeMap;
+
 use futures_util::future::{join_all, try_join_all};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::channel::{A_BLINK, NEXT, State, Stored};
+use super::channel::{A_BLINK, NEXT, Stored};
 use super::flip::Flip;
-use super::moves::{Change, Latest, Move};
+use super::moves::{Change, Move, Seen};
 use super::repair;
 use crate::event::Events;
 use crate::problem::Problem;
@@ -35,7 +37,7 @@ pub async fn commit(changes: &[Change], writer: &Writer, cancel: &CancellationTo
         }
         let settled = try_join_all(changes.iter().map(|change| repair::settled(&change.channel, events)));
         let states = settled.await.map_err(|error| as_it_was(&error, changes))?;
-        seen = states.into_iter().map(|state| (state, Latest::new())).collect();
+        seen = states.into_iter().map(|state| (state, BTreeMap::new())).collect();
     }
     let busy = Problem::failed("others publish to the channel at this very moment");
     Err(as_it_was(&busy, changes))
@@ -53,11 +55,10 @@ impl From<Problem> for Stop {
     }
 }
 
-async fn attempt(changes: &[Change], seen: Vec<(State, Latest)>, writer: &Writer, cancel: &CancellationToken) -> Result<Vec<Stored>, Stop> {
-    let each = changes.iter().zip(seen);
-    let preparing = try_join_all(each.map(|(change, seen)| Move::prepare(change, changes, seen, writer)));
-    let prepared = preparing.instrument(timing::part("prepare the flips")).await;
-    let moves = prepared.map_err(|error| Stop::Failed(as_it_was(&error, changes)))?;
+async fn attempt(changes: &[Change], seen: Vec<Seen>, writer: &Writer, cancel: &CancellationToken) -> Result<Vec<Stored>, Stop> {
+    let preparing = prepare(changes, seen, writer).instrument(timing::part("prepare the flips"));
+    let prepared = preparing.await.map_err(|error| Stop::Failed(as_it_was(&error, changes)))?;
+    let moves = prepared.ok_or(Stop::Overtaken)?;
     if cancel.is_cancelled() {
         return Err(as_it_was(&Problem::interrupted(""), changes).into());
     }
@@ -102,12 +103,16 @@ fn unrecorded(error: &Problem, changes: &[Change]) -> Problem {
         .hint(MENDED)
 }
 
+/// None where others came in between. The shorter the time between this and what comes next, the less does.
+async fn prepare<'c>(changes: &'c [Change], seen: Vec<Seen>, writer: &Writer) -> Result<Option<Vec<Move<'c>>>, Problem> {
+    let each = changes.iter().zip(seen);
+    let moves = try_join_all(each.map(|(change, seen)| Move::prepare(change, changes, seen, writer))).await?;
+    let are_ready = try_join_all(moves.iter().map(Move::make_ready)).await?;
+    Ok((!are_ready.contains(&false)).then_some(moves))
+}
+
 /// Says what is coming, for all channels before anything moves, and looks that nobody else has said so at the same time.
 async fn announce(moves: &[Move<'_>]) -> Result<(), Stop> {
-    // the shorter the time between this and what comes next, the less comes in between
-    if try_join_all(moves.iter().map(Move::is_free)).await?.contains(&false) {
-        return Err(Stop::Overtaken);
-    }
     try_join_all(moves.iter().map(|act| act.channel().tag(NEXT, &act.intent))).await?;
     if try_join_all(moves.iter().map(Move::stands)).await?.contains(&false) {
         let _ = close(moves).await;

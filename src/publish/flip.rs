@@ -1,12 +1,34 @@
 //! The move of one image's `latest`, and its way back.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
+use std::time::{Duration, Instant};
 
 use super::channel::manifest;
-use super::moves::{Change, Latest};
+use super::moves::Change;
 use crate::problem::Problem;
-use crate::reference::{Digest, ImageName, Reference};
+use crate::reference::{Digest, ImageName, Reference, Tag};
 use crate::registry::{Deleted, Manifest, Remote};
+
+/// An answer that is younger is as good as a new one: to move all of a set takes about as long.
+const STILL_NEW: Duration = Duration::from_secs(1);
+
+/// What an image's `latest` was found to be.
+#[derive(Clone, Debug)]
+pub struct Latest {
+    pub digest: Option<Digest>,
+    asked: Instant,
+}
+
+impl Latest {
+    pub(super) async fn of(repository: &Remote) -> Result<Self, Problem> {
+        let asked = Instant::now();
+        let latest = repository.head(&Tag::latest()).await?;
+        Ok(Self {
+            digest: latest.map(|descriptor| descriptor.digest),
+            asked,
+        })
+    }
+}
 
 pub(super) struct Flip {
     /// Whether the registry has taken it. Its answers may come later.
@@ -15,13 +37,13 @@ pub(super) struct Flip {
     pub(super) reference: Reference,
     repository: Remote,
     pub(super) to: Manifest,
-    pub(super) before: Option<Digest>,
-    /// What `before` is the digest of, once it was fetched.
-    to_put_back: Option<Manifest>,
+    pub(super) before: Latest,
+    /// The manifest of `before`, once it was fetched.
+    to_put_back: OnceCell<Manifest>,
 }
 
 impl Flip {
-    pub(super) async fn prepare(change: &Change, image: &ImageName, digest: &Digest, latest: &Latest) -> Result<Self, Problem> {
+    pub(super) async fn prepare(change: &Change, image: &ImageName, digest: &Digest, seen: Option<&Latest>) -> Result<Self, Problem> {
         let channel = &change.channel;
         let reference = channel.name.reference(&channel.registry, image)?;
         let repository = channel.repository(image)?;
@@ -33,9 +55,9 @@ impl Flip {
             }
         };
         let before = async {
-            match latest.get(image) {
-                Some(known) => Ok(known.clone()),
-                None => latest_of(&repository, &reference).await,
+            match seen {
+                Some(seen) => Ok(seen.clone()),
+                None => Latest::of(&repository).await,
             }
         };
         let (to, before) = tokio::join!(to, before);
@@ -46,24 +68,31 @@ impl Flip {
             repository,
             to: to?,
             before: before?,
-            to_put_back: None,
+            to_put_back: OnceCell::new(),
         })
     }
 
-    pub(super) async fn fetch_before(&mut self) -> Result<(), Problem> {
-        if let Some(before) = self.before.as_ref().filter(|_| self.moves()) {
-            self.to_put_back = self.repository.get(before).await?;
+    pub(super) async fn fetch_before(&self) -> Result<(), Problem> {
+        if let Some(before) = self.before.digest.as_ref().filter(|_| self.moves())
+            && let Some(manifest) = self.repository.get(before).await?
+        {
+            let _ = self.to_put_back.set(manifest);
         }
         Ok(())
     }
 
     /// False where `latest` has been what it is to be.
     pub(super) fn moves(&self) -> bool {
-        self.before.as_ref() != Some(self.to.digest())
+        self.before.digest.as_ref() != Some(self.to.digest())
     }
 
     pub(super) async fn latest(&self) -> Result<Option<Digest>, Problem> {
-        latest_of(&self.repository, &self.reference).await
+        Ok(Latest::of(&self.repository).await?.digest)
+    }
+
+    /// Whether `latest` is what it was.
+    pub(super) async fn stays(&self) -> Result<bool, Problem> {
+        Ok(self.before.asked.elapsed() < STILL_NEW || self.latest().await? == self.before.digest)
     }
 
     pub(super) async fn put(&self, manifest: &Manifest) -> Result<(), Problem> {
@@ -84,11 +113,11 @@ impl Flip {
             return Ok(true);
         }
         let latest = self.latest().await?;
-        let is_told_late = self.is_put.get() && latest == self.before;
+        let is_told_late = self.is_put.get() && latest == self.before.digest;
         if latest.as_ref() != Some(self.to.digest()) && !is_told_late {
             return Ok(true);
         }
-        match &self.to_put_back {
+        match self.to_put_back.get() {
             Some(before) => self.put(before).await.map(|()| true),
             None => Ok(matches!(
                 self.repository.delete(self.reference.tag()).await?,
@@ -96,9 +125,4 @@ impl Flip {
             )),
         }
     }
-}
-
-async fn latest_of(repository: &Remote, reference: &Reference) -> Result<Option<Digest>, Problem> {
-    let latest = repository.head(reference.tag()).await?;
-    Ok(latest.map(|descriptor| descriptor.digest))
 }

@@ -18,6 +18,7 @@ pub use channel::{
 pub use clean::{Garbage, Swept, everything, garbage, sweep};
 pub use commit::commit;
 pub use copy::copy;
+pub use flip::Latest;
 pub use history::{Difference, Held, back_to, differences, held, history, missing, record_of, strayed};
 pub use list::list;
 pub use moves::Change;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::{join_all, try_join_all};
 
-use super::channel::{Channel, NEXT, RECORD, State, Stored, record_tag, tag};
-use super::flip::Flip;
+use super::channel::{Channel, NEXT, RECORD, State, Stored, manifest_of, record_tag, tag};
+use super::flip::{Flip, Latest};
 use super::repair;
 use crate::channel::Owner;
 use crate::git::Revision;
@@ -21,7 +21,7 @@ pub struct Change {
     /// What it was when this was planned.
     pub seen: State,
     /// What `latest` of its images was then, where that was asked.
-    pub latest: Latest,
+    pub latest: BTreeMap<ImageName, Latest>,
     pub act: Act,
     pub revision: Option<Revision>,
     pub rolled_back: Option<Revision>,
@@ -32,8 +32,8 @@ pub struct Change {
     pub at_hand: BTreeMap<ImageName, Manifest>,
 }
 
-/// The digest of `latest`, of the images of which it is known.
-pub type Latest = BTreeMap<ImageName, Option<Digest>>;
+/// A channel as it was found.
+pub(super) type Seen = (State, BTreeMap<ImageName, Latest>);
 
 /// A change with all that carrying it out needs.
 pub(super) struct Move<'c> {
@@ -47,25 +47,30 @@ pub(super) struct Move<'c> {
 }
 
 impl<'c> Move<'c> {
-    pub(super) async fn prepare(change: &'c Change, changes: &[Change], seen: (State, Latest), writer: &Writer) -> Result<Self, Problem> {
+    pub(super) async fn prepare(change: &'c Change, changes: &[Change], seen: Seen, writer: &Writer) -> Result<Self, Problem> {
         let (State { record: base, next }, latest) = seen;
         refuse_conflict(change, base.as_ref())?;
         let images = change.images.iter();
-        let flips = try_join_all(images.map(|(image, entry)| Flip::prepare(change, image, &entry.digest, &latest)));
-        let mut flips = flips.await?;
+        let flips = try_join_all(images.map(|(image, entry)| Flip::prepare(change, image, &entry.digest, latest.get(image)))).await?;
         let record = coming(change, changes, base.as_ref(), &flips, writer);
-        let (intent, _) = tokio::try_join!(
-            change.channel.upload(&record),
-            try_join_all(flips.iter_mut().map(Flip::fetch_before))
-        )?;
         Ok(Self {
             change,
             base,
             next,
+            intent: manifest_of(&record),
             record,
-            intent,
             flips,
         })
+    }
+
+    /// Brings what is to be announced. False where the channel is not free any more.
+    pub(super) async fn make_ready(&self) -> Result<bool, Problem> {
+        let is_free = async {
+            try_join_all(self.flips.iter().map(Flip::fetch_before)).await?;
+            self.is_free().await
+        };
+        let ((), is_free) = tokio::try_join!(self.channel().upload(&self.record), is_free)?;
+        Ok(is_free)
     }
 
     pub(super) fn channel(&self) -> &Channel {
@@ -87,11 +92,10 @@ impl<'c> Move<'c> {
     }
 
     /// Whether nobody has announced, recorded or moved anything since it was looked at.
-    pub(super) async fn is_free(&self) -> Result<bool, Problem> {
-        let latest = try_join_all(self.flips.iter().map(Flip::latest));
-        let (next, on_its_base, latest) = tokio::try_join!(self.next(), self.is_on_its_base(), latest)?;
-        let stays = self.flips.iter().zip(latest).all(|(flip, latest)| flip.before == latest);
-        Ok(next == self.next && on_its_base && stays)
+    async fn is_free(&self) -> Result<bool, Problem> {
+        let stay = try_join_all(self.flips.iter().map(Flip::stays));
+        let (next, on_its_base, stay) = tokio::try_join!(self.next(), self.is_on_its_base(), stay)?;
+        Ok(next == self.next && on_its_base && !stay.contains(&false))
     }
 
     /// Whether the intent still stands, and nobody has put another record below it.
@@ -180,7 +184,7 @@ fn coming(change: &Change, changes: &[Change], base: Option<&Stored>, flips: &[F
     images.retain(|image, _| !change.removed.contains(image));
     images.extend(change.images.clone());
     let moved = flips.iter().filter(|flip| flip.moves());
-    let before = moved.map(|flip| (flip.image.clone(), flip.before.clone()));
+    let before = moved.map(|flip| (flip.image.clone(), flip.before.digest.clone()));
     Record {
         format: FORMAT,
         sequence: base.map_or(0, |base| base.record.sequence) + 1,

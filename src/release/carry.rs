@@ -368,7 +368,7 @@ impl<'p> Carrying<'p, '_> {
                     .map(|(index, digest)| (image(**index), self.entry(**index, digest, author)));
                 let latest = moved
                     .iter()
-                    .map(|(index, _)| (image(**index), release.answers.latest(**index).cloned()));
+                    .filter_map(|(index, _)| Some((image(**index), release.answers.latest(**index)?.clone())));
                 Change {
                     seen: seen.clone(),
                     latest: latest.collect(),

@@ -167,7 +167,7 @@ impl<'p> Release<'p> {
             (
                 index,
                 self.answers.entry(self.plan, &self.plan.steps[index]),
-                self.answers.latest(index),
+                self.answers.latest(index).and_then(|latest| latest.digest.as_ref()),
             )
         })
     }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -360,6 +361,34 @@ fn a_registry_that_answers_late_keeps_the_old_set() {
         .ended(1)
         .says(&["does not stay what it is made", "/kevin is as it was"]);
     assert_eq!(digests(), first);
+}
+
+/// A build takes its time. What is put back is what was there when the flips began, and not when the run did.
+#[test]
+fn a_latest_that_was_moved_during_the_build_is_what_is_put_back() {
+    let project = Project::of_images(&["api", "web"]);
+    let registry = project.registry.clone();
+    let moved = Arc::new(Mutex::new(None::<String>));
+    let to = Arc::clone(&moved);
+    let faults = Faults::start(move |seen| {
+        if seen.is("POST", "/kevin-api/blobs/uploads/")
+            && let Some(digest) = to.lock().expect("nobody panics").take()
+        {
+            registry.point("kevin-api", "latest", &digest);
+            thread::sleep(Duration::from_millis(1200));
+        }
+        if seen.is("PUT", "/kevin-web/manifests/latest") && registry.digest("kevin-web").is_some() {
+            return Act::Answer(403, Vec::new(), Vec::new());
+        }
+        Act::Pass
+    });
+    let project = faults.before(project);
+    let first = two_records(&project, &["push-all"]);
+    project.write("web/data", "two");
+    project.write("api/data", "three");
+    *moved.lock().expect("nobody panics") = Some(first.clone());
+    project.run(&["push-all"]).ended(1).says(&["/kevin is as it was"]);
+    assert_eq!(project.registry.digest("kevin-api"), Some(first));
 }
 
 #[test]
