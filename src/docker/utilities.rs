@@ -199,10 +199,20 @@ fn is_applet(name: &str) -> bool {
     name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"[_-.".contains(&byte))
 }
 
+/// Where the archive of the utilities is unpacked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unpacked {
+    InTheImage,
+    /// By itself, once for all images, which have the layer as it is.
+    Linked,
+    /// By itself, once for all images, and copied from there: to unpack anything, Docker 20.10 starts a process of its own.
+    InAStage,
+}
+
 /// Adds the utilities to the image of this name. `PATH` is the image's own with one entry more.
 ///
-/// A tar that is unpacked keeps the time of every folder; BuildKit's COPY gives them that of the build.
-fn dockerfile(normal: &str, platforms: &[String], links: bool) -> String {
+/// A tar that is unpacked keeps the time of every folder; what BuildKit is sent as a folder gets that of the build.
+fn dockerfile(normal: &str, platforms: &[String], unpacked: Unpacked) -> String {
     let (declared, archive) = match platforms {
         [one] => ("", archive(one)),
         // BuildKit fills them in for each
@@ -211,11 +221,15 @@ fn dockerfile(normal: &str, platforms: &[String], links: bool) -> String {
             "utilities-${TARGETARCH}${TARGETVARIANT}.tar".to_owned(),
         ),
     };
-    // the layer of all images is one then, made once
-    let link = if links { "--link " } else { "" };
-    format!(
-        "FROM {normal} AS {NORMAL}\nFROM {NORMAL} AS debug\n{declared}ADD {link}{archive} /\nENV PATH=\"${{PATH:-{DEFAULT_PATH}}}:/{FOLDER}\"\n"
-    )
+    let (before, layer) = match unpacked {
+        Unpacked::InTheImage => (String::new(), format!("{declared}ADD {archive} /")),
+        Unpacked::Linked => (String::new(), format!("{declared}ADD --link {archive} /")),
+        Unpacked::InAStage => (
+            format!("FROM scratch AS utilities\n{declared}ADD {archive} /\n"),
+            "COPY --from=utilities / /".to_owned(),
+        ),
+    };
+    format!("{before}FROM {normal} AS {NORMAL}\nFROM {NORMAL} AS debug\n{layer}\nENV PATH=\"${{PATH:-{DEFAULT_PATH}}}:/{FOLDER}\"\n")
 }
 
 fn archive(platform: &str) -> String {
@@ -224,8 +238,8 @@ fn archive(platform: &str) -> String {
 }
 
 impl<'a> Addition<'a> {
-    pub(super) fn dockerfile(&self, links: bool) -> String {
-        dockerfile(&self.normal.name, self.platforms, links)
+    pub(super) fn dockerfile(&self, unpacked: Unpacked) -> String {
+        dockerfile(&self.normal.name, self.platforms, unpacked)
     }
 
     /// As [`super::Recipe::is_to_be_taken`].
@@ -287,7 +301,7 @@ impl Daemon {
                 again_if_lost(step, events, once).await
             }
             Builder::Classic => {
-                let (dockerfile, files) = (addition.dockerfile(false), addition.archives()?);
+                let (dockerfile, files) = (addition.dockerfile(Unpacked::InTheImage), addition.archives()?);
                 let build = again_if_lost(step, events, async || {
                     let build = addition.build(&dockerfile, &files);
                     let made = self.build_inline_classic(build, addition.names, step, events).await?;
@@ -320,9 +334,12 @@ impl BuildKit {
         step: &str,
         events: &Events,
     ) -> Result<(Made, Reads), Error> {
-        // a layer that is linked is no copy
-        let links = self.links && !matches!(export, Export::MadeAgain(_));
-        let dockerfile = addition.dockerfile(links);
+        let dockerfile = addition.dockerfile(match export {
+            _ if !self.links => Unpacked::InAStage,
+            // a layer that is linked is no copy
+            Export::MadeAgain(_) => Unpacked::InTheImage,
+            _ => Unpacked::Linked,
+        });
         let made = self.build_inline(addition.build(&dockerfile, files), export, step, events);
         Ok((made.await?, Reads::of([])))
     }
@@ -408,7 +425,7 @@ mod tests {
             dockerfile(
                 "x",
                 &platforms.iter().map(|platform| (*platform).to_owned()).collect::<Vec<_>>(),
-                false,
+                Unpacked::InTheImage,
             )
         };
         assert!(of(&["linux/arm64"]).contains("\nADD utilities-arm64.tar /\n"));

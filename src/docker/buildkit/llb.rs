@@ -60,58 +60,97 @@ pub(super) fn copied_layers(definition: &Bytes, is_known: impl Fn(&str) -> bool)
         .into_iter()
         .map(|op| Some((Digest::of(&op).to_string(), Op::decode(op).ok()?)))
         .collect::<Option<_>>()?;
+    let (below, layers) = layers(&last.inputs.first()?.digest, &ops, is_known)?;
+    Some(match below {
+        Below::Known(vertex) => (Some(vertex), layers),
+        Below::Image | Below::Nothing => (None, layers),
+    })
+}
+
+type Ops = HashMap<String, Op>;
+
+/// What layers stand on.
+#[derive(PartialEq)]
+enum Below {
+    Known(String),
+    Image,
+    Nothing,
+}
+
+/// The lowest first.
+fn layers(top: &str, ops: &Ops, is_known: impl Fn(&str) -> bool) -> Option<(Below, Vec<Layer>)> {
     let mut layers = Vec::new();
-    let mut below = Some(last.inputs.first()?.digest.clone());
-    while let Some(vertex) = below.take_if(|vertex| !is_known(vertex)) {
-        let op = ops.get(&vertex)?;
-        if op.source.as_ref().is_some_and(|source| source.identifier.starts_with(IMAGE)) {
-            break;
+    let mut vertex = top;
+    let below = loop {
+        if is_known(vertex) {
+            break Below::Known(vertex.to_owned());
         }
-        let steps = op.file.as_ref()?.actions.iter().enumerate();
-        let steps = steps.map(|(at, action)| step(op, at, action, &ops)).collect::<Option<Vec<_>>>()?;
-        let base = usize::try_from(op.file.as_ref()?.actions.first()?.input).ok();
-        below = match base {
-            Some(base) => Some(op.inputs.get(base)?.digest.clone()),
-            None => None,
-        };
-        layers.push(Layer { vertex, steps });
-    }
+        let op = ops.get(vertex)?;
+        if op.source.as_ref().is_some_and(|source| source.identifier.starts_with(IMAGE)) {
+            break Below::Image;
+        }
+        let actions = &op.file.as_ref()?.actions;
+        let steps = actions.iter().enumerate().map(|(at, action)| steps(op, at, action, ops));
+        let steps = steps.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect();
+        layers.push(Layer {
+            vertex: vertex.to_owned(),
+            steps,
+        });
+        match usize::try_from(actions.first()?.input) {
+            Ok(base) => vertex = &op.inputs.get(base)?.digest,
+            Err(_) => break Below::Nothing,
+        }
+    };
     layers.reverse();
     Some((below, layers))
 }
 
-fn step(op: &Op, at: usize, action: &Action, ops: &HashMap<String, Op>) -> Option<Step> {
+fn steps(op: &Op, at: usize, action: &Action, ops: &Ops) -> Option<Vec<Step>> {
     // each works on what the one before it has left
     if at > 0 && usize::try_from(action.input).ok()? != op.inputs.len() + at - 1 {
         return None;
     }
     if let Some(folder) = &action.folder {
         let is_plain = folder.makes_parents && folder.owner.is_none() && folder.timestamp == AS_IT_IS;
-        return is_plain.then(|| Step::Folder(folder.path.clone()));
+        return is_plain.then(|| vec![Step::Folder(folder.path.clone())]);
     }
-    copy(op, action, ops).map(Step::Copy)
+    let copy = action.copy.as_ref().filter(|copy| copy.is_plain())?;
+    let source = &op.inputs.get(usize::try_from(action.source).ok()?)?.digest;
+    match &ops.get(source)?.source {
+        Some(source) => Some(vec![Step::Copy(copy.of(source.identifier.strip_prefix(FOLDER)?))]),
+        None => stage(copy, source, ops),
+    }
 }
 
-fn copy(op: &Op, action: &Action, ops: &HashMap<String, Op>) -> Option<Copy> {
-    let source = op.inputs.get(usize::try_from(action.source).ok()?)?;
-    let folder = ops.get(&source.digest)?.source.as_ref()?.identifier.strip_prefix(FOLDER)?;
-    let copy = action.copy.as_ref()?;
-    let is_pattern = copy.allow_wildcard && copy.from.contains(['*', '?', '[', '\\']);
-    let is_plain = !is_pattern
-        && copy.owner.is_none()
-        && copy.timestamp == AS_IT_IS
-        && copy.contents
-        && copy.creates_folders
-        && copy.includes.is_empty()
-        && copy.excludes.is_empty()
-        && copy.symbolic_mode.is_empty();
-    is_plain.then(|| Copy {
-        folder: folder.to_owned(),
-        from: copy.from.clone(),
-        to: copy.to.clone(),
-        mode: u32::try_from(copy.mode).ok(),
-        unpacks: copy.unpacks,
-    })
+/// All of a stage that is made of copies alone is what those copies would make here.
+fn stage(copy: &FileCopy, top: &str, ops: &Ops) -> Option<Vec<Step>> {
+    let is_whole = copy.from == "/" && copy.to == "/" && copy.mode < 0 && !copy.unpacks;
+    let (below, layers) = layers(top, ops, |_| false).filter(|_| is_whole)?;
+    (below == Below::Nothing).then(|| layers.into_iter().flat_map(|layer| layer.steps).collect())
+}
+
+impl FileCopy {
+    fn is_plain(&self) -> bool {
+        let is_pattern = self.allow_wildcard && self.from.contains(['*', '?', '[', '\\']);
+        !is_pattern
+            && self.owner.is_none()
+            && self.timestamp == AS_IT_IS
+            && self.contents
+            && self.creates_folders
+            && self.includes.is_empty()
+            && self.excludes.is_empty()
+            && self.symbolic_mode.is_empty()
+    }
+
+    fn of(&self, folder: &str) -> Copy {
+        Copy {
+            folder: folder.to_owned(),
+            from: self.from.clone(),
+            to: self.to.clone(),
+            mode: u32::try_from(self.mode).ok(),
+            unpacks: self.unpacks,
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -311,6 +350,26 @@ mod tests {
             let layers = shape(&definition(&ops)).expect("copies alone");
             assert_eq!(layers, [vec!["context:/one", "context:/two"], vec!["context:/three"]]);
         }
+    }
+
+    #[test]
+    fn a_stage_that_is_copied_as_a_whole_is_what_it_was_made_of() {
+        let (image, folder) = (source("docker-image://a"), source("local://context"));
+        let stage = |base: Option<&Bytes>| match base {
+            Some(base) => copying(&[base, &folder], vec![action(0, 1, "/one")]),
+            None => copying(&[&folder], vec![action(-1, 0, "/one")]),
+        };
+        let copied = |stage: &Bytes, from: &str, to: &str| {
+            let mut whole = action(0, 1, from);
+            whole.copy.as_mut().expect("a copy").to = to.to_owned();
+            let above = copying(&[&image, stage], vec![whole]);
+            shape(&definition(&[&image, &folder, stage, &above]))
+        };
+        let of_nothing = stage(None);
+        assert_eq!(copied(&of_nothing, "/", "/").expect("known"), [["context:/one"]]);
+        assert!(copied(&of_nothing, "/to", "/").is_none(), "a part of it");
+        assert!(copied(&of_nothing, "/", "/elsewhere").is_none());
+        assert!(copied(&stage(Some(&image)), "/", "/").is_none(), "the files of the image as well");
     }
 
     #[test]
