@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -12,6 +12,49 @@ use std::time::SystemTime;
 /// When the file cannot be written beside its place, or not put there.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     write_as(path, content, 0o666)
+}
+
+/// A file that a person names: links are followed, and what is no file, a pipe or a device, is written to as it is.
+///
+/// # Errors
+/// As for [`write()`].
+pub fn write_named(path: &Path, content: &[u8]) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(there) if there.is_file() && !is_of_the_system(path) => write(&fs::canonicalize(path)?, content),
+        Ok(_) => OpenOptions::new().append(true).open(path)?.write_all(content),
+        Err(_) => write(path, content),
+    }
+}
+
+/// `/dev/stdout` may be a file, and is still not to be replaced.
+fn is_of_the_system(path: &Path) -> bool {
+    path.starts_with("/dev") || path.starts_with("/proc")
+}
+
+/// Whether [`write_named`] could write there.
+///
+/// # Errors
+/// When it could not.
+pub fn try_named(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(there) if there.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(there) if there.is_file() && !is_of_the_system(path) => try_beside(&fs::canonicalize(path)?),
+        Ok(_) => Ok(()),
+        Err(_) => try_beside(path),
+    }
+}
+
+fn try_beside(path: &Path) -> io::Result<()> {
+    let beside = beside(path)?;
+    OpenOptions::new().write(true).create_new(true).open(&beside)?;
+    fs::remove_file(&beside)
+}
+
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    name.push(format!(".{}-{}", process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
+    Ok(path.with_file_name(name))
 }
 
 /// [`write()`], so that only the owner can read it.
@@ -24,10 +67,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// `mode`: as for `open(2)`, before the umask.
 fn write_as(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    static WRITES: AtomicU64 = AtomicU64::new(0);
-    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-    name.push(format!(".{}-{}", process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
-    let beside = path.with_file_name(name);
+    let beside = beside(path)?;
     let mut options = OpenOptions::new();
     let created = options.write(true).create_new(true).mode(mode).open(&beside);
     let written = created

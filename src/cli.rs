@@ -1,5 +1,6 @@
 //! The command line, as clap's types.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -166,9 +167,19 @@ impl Command {
     /// Where the timeline of the run goes.
     #[must_use]
     pub fn timings(&self) -> Option<&Path> {
+        self.run()?.timings.as_deref()
+    }
+
+    /// The files that are written at the end.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = self.run().map(|run| [&run.metadata_file, &run.timings]);
+        files.into_iter().flatten().filter_map(|file| file.as_deref())
+    }
+
+    fn run(&self) -> Option<&Run> {
         match self {
-            Self::PushAll(push) | Self::PushImage { push, .. } => push.run.timings.as_deref(),
-            Self::Build { run, .. } => run.timings.as_deref(),
+            Self::PushAll(push) | Self::PushImage { push, .. } => Some(&push.run),
+            Self::Build { run, .. } => Some(run),
             _ => None,
         }
     }
@@ -201,8 +212,8 @@ pub enum Channels {
         /// [default: your own]
         channel: Option<String>,
         /// How many records
-        #[arg(long, value_name = "N", default_value_t = 20)]
-        limit: usize,
+        #[arg(long, value_name = "N", default_value = "20")]
+        limit: NonZeroUsize,
         /// As JSON
         #[arg(long)]
         json: bool,

@@ -1,8 +1,13 @@
 //! What goes wrong in a way that a person can mend: the fact, then what to do about it.
 
+use std::borrow::Cow;
+use std::error::Error as StdError;
 use std::fmt;
+use std::io;
+use std::sync::LazyLock;
 
 use anyhow::Error;
+use regex::Regex;
 
 /// How the process ends; the number is its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +72,20 @@ impl Problem {
     /// For commands whose failure is an answer: whatever it is that kept them from giving one.
     #[must_use]
     pub fn could_not_tell(error: &Error) -> Self {
-        let hints = error.chain().filter_map(|cause| cause.downcast_ref::<Self>());
-        let hints = hints.flat_map(|problem| problem.hints.clone()).collect();
-        let message = format!("{error:#}");
         Self {
             exit: Exit::Usage,
+            ..Self::reworded(error, format!("{error:#}"))
+        }
+    }
+
+    /// The error in other words: they are all that changes.
+    #[must_use]
+    pub fn reworded(error: &Error, message: String) -> Self {
+        let problems = || error.chain().filter_map(|cause| cause.downcast_ref::<Self>());
+        Self {
+            exit: problems().next().map_or(Exit::Failed, Self::exit),
             message,
-            hints,
+            hints: problems().flat_map(|problem| problem.hints.clone()).collect(),
         }
     }
 
@@ -102,6 +114,14 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
+/// An error and its causes, those within `io::Error`s included.
+pub fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error: &&'e (dyn StdError + 'static)| {
+        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        within.map(|within| within as &(dyn StdError + 'static)).or_else(|| error.source())
+    })
+}
+
 /// The nearest of `known` to what was written, where it is near enough to be meant.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -115,7 +135,18 @@ pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> O
 /// `text` from outside, made fit for a terminal: control characters (escape sequences among them) become `?`.
 #[must_use]
 pub fn printable(text: &str) -> String {
+    let text = without_credentials(text);
     text.chars().map(|c| if c.is_control() && c != '\t' { '?' } else { c }).collect()
+}
+
+static USER_INFO: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"://[^/\s"'`?#]*@"#).expect("valid"));
+
+/// Of URLs, what stands before the host (RFC 3986, section 3.2.1) may be a password.
+fn without_credentials(text: &str) -> Cow<'_, str> {
+    if !text.contains("://") {
+        return Cow::Borrowed(text);
+    }
+    USER_INFO.replace_all(text, "://...@")
 }
 
 #[cfg(test)]
@@ -133,5 +164,16 @@ mod tests {
     #[test]
     fn escape_sequences_do_not_reach_a_terminal() {
         assert_eq!(printable("a\u{1b}[31mb\u{9b}c"), "a?[31mb?c");
+    }
+
+    #[test]
+    fn passwords_in_addresses_do_not_reach_one_either() {
+        assert_eq!(
+            printable("ADD https://joe:pa:ss@w@h:1/x@2 /x, and ssh://me@h"),
+            "ADD https://...@h:1/x@2 /x, and ssh://...@h"
+        );
+        for plain in ["h:5000/i@sha256:0", "https://h/x@1", "https://h and a@b"] {
+            assert_eq!(printable(plain), plain);
+        }
     }
 }

@@ -123,9 +123,14 @@ impl FromStr for Registry {
 
     fn from_str(text: &str) -> Result<Self, Problem> {
         let malformed = |why: &str| {
-            Problem::usage(format!("`{}` cannot be a registry: {why}", printable(text)))
+            // what stands before it may be a password
+            let shown = text.rsplit_once('@').map_or(text.to_owned(), |(_, host)| format!("...@{host}"));
+            Problem::usage(format!("`{}` cannot be a registry: {why}", printable(&shown)))
                 .hint("HOST/PATH, for example `gcr.io/lattice-dev` or `127.0.0.1:5000/lattice-dev`")
         };
+        if text.contains('@') {
+            return Err(malformed("there is no user in it: credentials are those of `docker login`"));
+        }
         if text.contains("://") {
             return Err(malformed("it is written without a scheme"));
         }
@@ -133,7 +138,10 @@ impl FromStr for Registry {
         if !HOST.is_match(host) || !(host == "localhost" || host.contains(['.', ':'])) {
             return Err(malformed("it does not begin with a host"));
         }
-        if text.ends_with('/') || !(path.is_empty() || path.split('/').all(is_component)) {
+        if text.ends_with('/') {
+            return Err(malformed("it ends with a slash"));
+        }
+        if !(path.is_empty() || path.split('/').all(is_component)) {
             return Err(malformed(
                 "its path is not lower-case letters and digits, with `-`, `_` or `.` between them",
             ));

@@ -59,10 +59,12 @@ pub async fn resolve(names: &BTreeSet<String>, client: &Client, cache: Option<&P
     let (mut bases, mut unknown, mut learned) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
     for (name, answer) in asked {
         match (answer, memory.known.get(name)) {
-            (Ok(digest), _) => {
+            (Ok(Some(digest)), _) => {
                 learned.insert(name.clone(), digest.clone());
                 bases.insert(name.clone(), Base::of(digest, Source::Registry));
             }
+            // what is not there any more is not what an earlier run found
+            (Ok(None), _) => unknown.push((name.clone(), Problem::failed(format!("{} is not in its registry", printable(name))))),
             (Err(_), Some(digest)) => {
                 bases.insert(name.clone(), Base::of(digest.clone(), Source::Remembered));
             }
@@ -73,15 +75,14 @@ pub async fn resolve(names: &BTreeSet<String>, client: &Client, cache: Option<&P
     (bases, unknown)
 }
 
-async fn ask(name: &str, client: &Client) -> Result<Digest, Problem> {
+/// `None` where its registry does not have it.
+async fn ask(name: &str, client: &Client) -> Result<Option<Digest>, Problem> {
     let (repository, tag) = named(name)?;
     if let Some((_, digest)) = name.split_once('@') {
-        return digest.parse();
+        return digest.parse().map(Some);
     }
     let found = client.repository(&repository).head(&tag).await?;
-    found
-        .map(|descriptor| descriptor.digest)
-        .ok_or_else(|| Problem::failed(format!("{repository}:{tag} is not in its registry", tag = tag.as_str())))
+    Ok(found.map(|descriptor| descriptor.digest))
 }
 
 /// The repository and the tag that a name means, as Docker completes it (distribution/reference, `ParseDockerRef`).

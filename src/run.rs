@@ -19,6 +19,7 @@ use crate::execute::{self, Limits, Outcome, Task};
 use crate::externals;
 use crate::manifest::Build;
 use crate::plan::{Plan, Step, Work};
+use crate::problem::Problem;
 use crate::publish::{IN_PROGRESS, tag};
 use crate::reference::{Digest, ImageName, Reference};
 use crate::summary::{Fate, Row};
@@ -114,6 +115,19 @@ impl<'p, 'r> Builds<'p, 'r> {
         self.workshop.expect("where something is built, there is a workshop")
     }
 
+    fn cleared(&self, error: Error) -> Error {
+        let Some(text) = self.events.cleared(&format!("{error:#}")) else {
+            return error;
+        };
+        match error.downcast_ref::<PushOf>() {
+            Some(of) => {
+                let said = text.strip_prefix(&format!("{of}: ")).unwrap_or(&text);
+                Error::from(Problem::reworded(&error, said.to_owned())).context(of.clone())
+            }
+            None => Problem::reworded(&error, text).into(),
+        }
+    }
+
     /// Builds a step; `given` is what its needs are. A builder that pushes by itself pushes it as `push_as`.
     ///
     /// # Errors
@@ -125,7 +139,7 @@ impl<'p, 'r> Builds<'p, 'r> {
         let building = Box::pin(self.carry_out(index, &label, given, push_as)).instrument(timing::part_of(&label, "build"));
         let result = self.timed(index, building).await;
         // the last word on a failure is not an event
-        let result = result.map_err(|error| self.events.cleared(&format!("{error:#}")).map_or(error, Error::msg));
+        let result = result.map_err(|error| self.cleared(error));
         self.events.send(match &result {
             Ok(built) => Event::Built {
                 step: label,

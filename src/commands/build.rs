@@ -21,8 +21,9 @@ pub async fn build(common: &Common, variants: Variants, options: &Run, images: &
     session::warn_of_downloads(&plan)?;
     let interrupt = Interrupt::listen().context("listening for Ctrl-C")?;
     let (docker, contexts) = (session::Docker::configured()?, session::contexts());
+    let client = session::client(&docker, manifest.insecure_registries.clone())?;
     let digests = BTreeMap::new();
-    let preparing = session::workshop(&docker, &manifest, &plan, &contexts, &digests, options);
+    let preparing = session::workshop(&docker, &client, &manifest, &plan, &contexts, &digests, options);
     let workshop = session::unless_interrupted(&interrupt, preparing).await?;
     if !workshop.engine.keeps_images() {
         report::note(

@@ -116,7 +116,9 @@ async fn reach(
     owner: Option<&Owner>,
 ) -> Vec<Check> {
     let building = async {
-        let (engine, _) = session::connect(docker, manifest, builder).await?;
+        let insecure = manifest.map_or(Vec::new(), |manifest| manifest.insecure_registries.clone());
+        let client = session::client(docker, insecure)?;
+        let (engine, _) = session::connect(docker, &client, manifest, builder).await?;
         let found = engine.description();
         engine.tidy_up().await;
         Ok(found)

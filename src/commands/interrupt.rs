@@ -1,5 +1,6 @@
-//! Ctrl-C, and what `kill` sends: asked once, a run stops cleanly; asked again, it is left where it stands.
+//! Ctrl-C, what `kill` sends, and a terminal that is closed: asked once, a run stops cleanly; asked again, it is left where it stands.
 
+use std::fs;
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +19,11 @@ impl Interrupt {
     /// When the system does not let us listen.
     pub fn listen() -> io::Result<Self> {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut hangup = if ignores_hangups() {
+            None
+        } else {
+            Some(signal(SignalKind::hangup())?)
+        };
         let (once, again) = (CancellationToken::new(), CancellationToken::new());
         let tokens = [once.clone(), again.clone()];
         tokio::spawn(async move {
@@ -25,6 +31,7 @@ impl Interrupt {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    Some(()) = async { hangup.as_mut()?.recv().await } => {}
                 }
                 token.cancel();
             }
@@ -44,4 +51,11 @@ impl Interrupt {
         events.note("stopping; Ctrl-C again ends it at once");
         self.again.cancelled().await;
     }
+}
+
+/// Whether whoever started this, `nohup` for one, wants it to go on without a terminal (proc(5), `SigIgn`).
+fn ignores_hangups() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 != 0))
 }

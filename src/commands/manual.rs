@@ -16,7 +16,9 @@ pub fn completions(shell: Shell) -> Exit {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
-    report::text(&script);
+    let script = String::from_utf8_lossy(&script);
+    // for bash, clap_complete (4.6) calls a program with a hyphen in its name by two names, and never finds the second
+    report::text(script.replace("lattice__subcmd__images", "lattice__images").as_bytes());
     Exit::Done
 }
 

@@ -14,13 +14,18 @@ mod status;
 
 use anyhow::Error;
 
+use crate::atomic;
 use crate::cli::{Cli, Command};
-use crate::problem::Exit;
+use crate::problem::{Exit, Problem, printable};
 use crate::report;
 
 /// # Errors
 /// What the command could not do.
 pub async fn run(cli: &Cli) -> Result<Exit, Error> {
+    for file in cli.command.files() {
+        atomic::try_named(file)
+            .map_err(|error| Problem::usage(format!("{} cannot be written: {error}", printable(&file.display().to_string()))))?;
+    }
     let done = carry_out(cli).await.and_then(|exit| report::delivered().map(|()| exit));
     if let Some(path) = cli.command.timings()
         && let Err(error) = report::timings(path)

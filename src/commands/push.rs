@@ -135,7 +135,7 @@ impl Desk<'_> {
                 stable::Admission::Granted { newer } => record_anyway = newer,
             }
         }
-        let mut workshop = self.workshop(&release, push).await?;
+        let mut workshop = self.workshop(&client, &release, push).await?;
         if let Some(workshop) = &mut workshop {
             let answers_in = client.answers_in(registry.host()).unwrap_or_default();
             if let Some(note) = workshop.engine.push_by(self.push_by, answers_in) {
@@ -187,12 +187,20 @@ impl Desk<'_> {
     }
 
     /// What is missing is said at once, before any build: the daemon, and the right to push.
-    async fn workshop(&self, release: &Release<'_>, push: &Push) -> Result<Option<Workshop>, Error> {
+    async fn workshop(&self, client: &Client, release: &Release<'_>, push: &Push) -> Result<Option<Workshop>, Error> {
         if release.to_build().next().is_none() {
             return Ok(None);
         }
         let digests = release.sources().digests();
-        let connecting = session::workshop(&self.docker, self.manifest, release.plan(), &self.contexts, &digests, &push.run);
+        let connecting = session::workshop(
+            &self.docker,
+            client,
+            self.manifest,
+            release.plan(),
+            &self.contexts,
+            &digests,
+            &push.run,
+        );
         let (refused, workshop) = tokio::join!(
             release.refused_uploads().instrument(timing::part("may we push")),
             connecting.instrument(timing::part("connect")),

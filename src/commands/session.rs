@@ -180,6 +180,7 @@ pub fn contexts() -> Arc<Contexts> {
 /// Reaches what builds, and makes ready what builds of the plan need. `digests` take the places of images' names.
 pub async fn workshop(
     docker: &Docker,
+    client: &Client,
     manifest: &Manifest,
     plan: &Plan,
     contexts: &Arc<Contexts>,
@@ -190,7 +191,7 @@ pub async fn workshop(
     for platform in debug_platforms(plan) {
         utilities.insert(platform.to_owned(), Busybox::from_manifest(&manifest.utilities, platform)?);
     }
-    let (engine, proxies) = connect(docker, Some(manifest), &options.builder).await?;
+    let (engine, proxies) = connect(docker, client, Some(manifest), &options.builder).await?;
     engine.refuse_what_it_cannot_do(plan.builds())?;
     let source = by_digest(&manifest.utilities, digests);
     let mut ready = BTreeMap::new();
@@ -325,17 +326,23 @@ pub fn debug_platforms(plan: &Plan) -> BTreeSet<&str> {
 /// The daemon of the person, where there is one.
 pub async fn daemon(docker: &Docker) -> Result<Daemon, Error> {
     let endpoint = builder::daemon(&process_environment, &docker.config)?;
-    Daemon::connect(&endpoint, which(), access(docker, Vec::new())?).await
+    let access = access(docker, &client(docker, Vec::new())?, Vec::new());
+    Daemon::connect(&endpoint, which(), access).await
 }
 
 /// Reaches what builds: what `options` name, or else the environment or the manifest.
-pub async fn connect(docker: &Docker, manifest: Option<&Manifest>, options: &[String]) -> Result<(Engine, Vec<(String, Secret)>), Error> {
+pub async fn connect(
+    docker: &Docker,
+    client: &Client,
+    manifest: Option<&Manifest>,
+    options: &[String],
+) -> Result<(Engine, Vec<(String, Secret)>), Error> {
     let current = current()?;
     let of_manifest = manifest.and_then(|manifest| manifest.builder.as_ref());
     let named = builder::named(options, &process_environment, &current, of_manifest);
     let choice: Choice = builder::resolve(named.as_ref(), &process_environment, &docker.config)?;
     let insecure = manifest.map_or(Vec::new(), |manifest| manifest.insecure_registries.clone());
-    let (engine, notes) = Engine::connect(&choice, which(), &access(docker, insecure)?).await?;
+    let (engine, notes) = Engine::connect(&choice, which(), &access(docker, client, insecure)).await?;
     for note in notes {
         report::note(&note);
     }
@@ -366,15 +373,15 @@ fn which() -> BuilderChoice {
     }
 }
 
-fn access(docker: &Docker, insecure_registries: Vec<String>) -> Result<Access, Problem> {
-    Ok(Access {
-        registry: client(docker, insecure_registries.clone())?,
+fn access(docker: &Docker, client: &Client, insecure_registries: Vec<String>) -> Access {
+    Access {
+        registry: client.clone(),
         proxies: Proxies::from_environment(&process_environment),
         credentials: docker.credentials.clone(),
         machine: machine::id(cache().as_deref()),
         insecure_registries,
         cache: cache(),
-    })
+    }
 }
 
 fn limits(options: &Run, interrupt: &Interrupt) -> Limits {

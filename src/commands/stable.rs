@@ -74,7 +74,7 @@ pub async fn admit(
     revision: &Result<Revision, String>,
     push: &Push,
 ) -> Result<Admission, Error> {
-    let in_ci = env::var("CI").is_ok_and(|value| value == "true");
+    let in_ci = in_ci();
     let branch = &manifest.stable.branch;
     let records: Vec<&Record> = release.records().flatten().map(|stored| &stored.record).collect();
     let mut images = Images::default();
@@ -106,6 +106,11 @@ pub async fn admit(
         confirm(&changes).await?;
     }
     Ok(Admission::Granted { newer })
+}
+
+/// Where `CI=true` confirms what is done to `stable`.
+pub fn in_ci() -> bool {
+    env::var("CI").is_ok_and(|value| value == "true")
 }
 
 async fn confirm(changes: &[String]) -> Result<(), Problem> {

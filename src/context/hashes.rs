@@ -24,7 +24,7 @@ const HEADER: usize = MAGIC.len() + blake3::OUT_LEN;
 const RECORD: usize = STAMP + blake3::OUT_LEN;
 /// For a folder; 96 MB of records.
 const MOST_RECORDS: usize = 2_000_000;
-const MOST_FOLDERS: usize = 100;
+const MOST_FOLDERS: usize = 2_000;
 /// Records of files that were not looked at are kept if they are not many more than the others.
 const SPARE_RECORDS: usize = 1_000;
 /// A file as young as this can change again without any sign: clocks of file systems tick slowly, some in two seconds.
@@ -196,9 +196,13 @@ fn record(stamp: &Stamp, hash: &Hash) -> [u8; RECORD] {
 
 fn put(file: &Path, content: &[u8]) -> std::io::Result<()> {
     let folder = file.parent().ok_or(std::io::ErrorKind::InvalidInput)?;
+    let is_new = !file.exists();
     fs::create_dir_all(folder)?;
     atomic::write(file, content)?;
-    atomic::keep_newest(folder, MOST_FOLDERS)
+    if is_new {
+        atomic::keep_newest(folder, MOST_FOLDERS)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ use futures_util::{StreamExt, TryStreamExt};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
-use super::images::{DOCKER_HUB, registry_host};
 use super::instructions::{ClassicLog, Line};
 use super::meter::metered;
 use super::recipe::{InlineBuild, Made, Names, Recipe};
@@ -24,6 +23,7 @@ use crate::context::{self, Context, Inline, Kind, classic};
 use crate::event::{Event, Events, Speaker};
 use crate::problem::Problem;
 use crate::reference::{Digest, Reference};
+use crate::resolve::named;
 
 const DOCKERFILE: &str = "Dockerfile";
 const SET_ID: u32 = 0o6000;
@@ -142,9 +142,10 @@ impl Daemon {
     async fn credentials_of(&self, images: &[String]) -> Result<HashMap<String, DockerCredentials>, Problem> {
         let mut all = HashMap::new();
         for image in images {
-            let host = registry_host(image);
+            let (repository, _) = named(image)?;
+            let host = repository.host();
             // the daemon asks for Docker Hub's under its old address
-            let key = if host == DOCKER_HUB { "https://index.docker.io/v1/" } else { host };
+            let key = if host == "docker.io" { "https://index.docker.io/v1/" } else { host };
             if !all.contains_key(key) {
                 all.insert(key.to_owned(), self.credentials(host).await?.1);
             }

@@ -113,28 +113,18 @@ impl Daemon {
     }
 
     pub(super) async fn pull(&self, image: &str, platform: &str) -> Result<(), Error> {
-        let (_, credentials) = self.credentials(registry_host(image)).await?;
-        let named = if image.contains('@') || image.rsplit('/').next().is_some_and(|last| last.contains(':')) {
-            image.to_owned()
-        } else {
-            format!("{image}:latest")
+        let (repository, tag) = named(image)?;
+        let (_, credentials) = self.credentials(repository.host()).await?;
+        let full = match image.split_once('@') {
+            Some(_) => image.to_owned(),
+            None => repository.tagged(tag).to_string(),
         };
-        let options = CreateImageOptionsBuilder::default().from_image(&named).platform(platform).build();
+        let options = CreateImageOptionsBuilder::default().from_image(&full).platform(platform).build();
         let mut answers = self.docker.create_image(Some(options), None, Some(credentials));
         while let Some(answer) = answers.next().await {
             answer.map_err(said).with_context(|| format!("pulling {}", printable(image)))?;
         }
         Ok(())
-    }
-}
-
-pub(super) const DOCKER_HUB: &str = "docker.io";
-
-/// The registry of an image's name as Docker reads it: the first part, if it looks like a host.
-pub(super) fn registry_host(image: &str) -> &str {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
-        _ => DOCKER_HUB,
     }
 }
 
@@ -147,23 +137,5 @@ async fn untag(docker: &Docker, name: &str) {
     let options = RemoveImageOptionsBuilder::default().noprune(true).build();
     if let Err(error) = docker.remove_image(name, Some(options), None).await {
         tracing::debug!("{name} stays in the daemon: {}", said(error));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::registry_host;
-
-    #[test]
-    fn where_an_image_comes_from() {
-        for (image, host) in [
-            ("busybox", "docker.io"),
-            ("library/busybox:1", "docker.io"),
-            ("gcr.io/p/i", "gcr.io"),
-            ("localhost/i", "localhost"),
-            ("localhost:5000/i@sha256:0", "localhost:5000"),
-        ] {
-            assert_eq!(registry_host(image), host, "{image}");
-        }
     }
 }

@@ -217,10 +217,11 @@ impl Daemon {
 
     /// Waits for what must not be left half done, and takes away what only this run needed.
     pub async fn tidy_up(&self) {
+        // the daemon may take longer than anybody waits
+        self.staging.finish();
         self.tidy.close();
         self.tidy.wait().await;
         self.forget_names().await;
-        self.staging.finish();
     }
 
     fn description(&self) -> String {

@@ -138,7 +138,7 @@ impl Daemon {
 }
 
 /// What could not be pushed: context of an error.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PushOf(Reference);
 
 impl fmt::Display for PushOf {
@@ -207,6 +207,8 @@ const NO_CONNECTION: [&str; 5] = [
     "network is unreachable",
 ];
 
+const PLAIN_HTTP: [&str; 1] = ["server gave http response to https client"];
+
 fn hint(said: &str, reference: &Reference, credential: &Credential, pusher: Pusher) -> Option<String> {
     let any = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
     let host = reference.host();
@@ -216,23 +218,25 @@ fn hint(said: &str, reference: &Reference, credential: &Credential, pusher: Push
         "no basic auth",
         "authentication required",
         "incorrect username or password",
-        "401",
+        "status: 401",
     ]);
-    let forbidden = any(&["denied", "forbidden", "403", "insufficient_scope"]);
+    let forbidden = any(&["denied", "forbidden", "status: 403", "insufficient_scope"]);
     Some(match pusher {
         Pusher::Builder if unreachable && is_loopback(host) => {
             format!("the builder pushes, and {host} is for it on its own machine: is the registry up there?")
         }
         Pusher::Builder if unreachable => format!("the builder cannot reach the registry {host}: is it up, is --registry right?"),
         Pusher::Daemon if unreachable => format!("the daemon cannot reach the registry {host}: is it up, is --registry right?"),
+        Pusher::Builder if any(&PLAIN_HTTP) => {
+            format!("{host} speaks plain HTTP: list it under `insecure_registries` of the manifest")
+        }
+        Pusher::Daemon if any(&PLAIN_HTTP) => format!("{host} speaks plain HTTP: list it under `insecure-registries` of the daemon"),
         _ if unknown || forbidden && matches!(credential, Credential::Anonymous) => unauthorized_hint(host, credential),
         _ if forbidden => forbidden_hint(host, reference.repository().as_str(), Right::Push),
         _ if any(&["http status: 5", "500 internal", "502 bad", "503 service", "504 gateway"]) => {
             format!("the registry {host} has a fault of its own: try again later, or ask whoever administers it")
         }
-        _ if !any(&["server gave http response to https client"]) => return None,
-        Pusher::Builder => format!("{host} speaks plain HTTP: list it under `insecure_registries` of the manifest"),
-        Pusher::Daemon => format!("{host} speaks plain HTTP: list it under `insecure-registries` of the daemon"),
+        _ => return None,
     })
 }
 

@@ -144,7 +144,8 @@ pub(super) struct Made {
 pub struct Names<'a> {
     /// In the daemon.
     pub reference: &'a Reference,
-    /// In the registry, where the builder pushes by itself. None: it is not pushed.
+    /// In the registry: a builder that pushes by itself pushes it so, else its layers may be brought there ahead. None: it is
+    /// not pushed.
     pub push_as: &'a [Reference],
 }
 

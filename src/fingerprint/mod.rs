@@ -38,14 +38,6 @@ const DEFAULT_NETWORK: &str = "default";
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(Hash);
 
-impl Fingerprint {
-    /// The tag of a registry under which what was built from these inputs stands.
-    #[must_use]
-    pub fn tag(&self) -> String {
-        format!("in-{self}")
-    }
-}
-
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.0.to_hex().as_str())

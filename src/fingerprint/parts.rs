@@ -16,7 +16,7 @@ use crate::reference::Digest;
 
 /// A context with more entries is told by its folders.
 const MOST_PATHS: usize = 5_000;
-const MOST_KEPT: usize = 100;
+const MOST_KEPT: usize = 2_000;
 const MAX_BYTES: u64 = 16 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

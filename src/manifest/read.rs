@@ -106,9 +106,11 @@ impl Reader<'_> {
         let hosts = self.texts(node, "insecure_registries")?;
         for host in &hosts {
             if host.contains('/') || Registry::from_str(host).is_err() {
+                // what stands before it may be a password
+                let shown = host.rsplit_once('@').map_or(host.clone(), |(_, host)| format!("...@{host}"));
                 return Err(self.fail(
                     node.line,
-                    format!("`{}` in `insecure_registries` is not HOST or HOST:PORT", printable(host)),
+                    format!("`{}` in `insecure_registries` is not HOST or HOST:PORT", printable(&shown)),
                 ));
             }
         }

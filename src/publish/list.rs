@@ -1,6 +1,6 @@
 //! The channels of a registry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{StreamExt, TryStreamExt};
 
@@ -12,11 +12,13 @@ use crate::registry::{Client, Kind};
 
 const AT_ONCE: usize = 16;
 
-/// Every channel that has a record, or images of these names that another tool pushed.
+pub type Listed = (Channel, Result<State, Problem>);
+
+/// Every channel that has a record, or images of these names that another tool pushed. One that cannot be read comes with why.
 ///
 /// # Errors
 /// When the registry does not answer, or does not tell what it has.
-pub async fn list(client: &Client, registry: &Registry, images: &[ImageName]) -> Result<Vec<(Channel, State)>, Problem> {
+pub async fn list(client: &Client, registry: &Registry, images: &[ImageName]) -> Result<Vec<Listed>, Problem> {
     let names = components(client, registry).await?;
     let channel_of = |name: &str| name.parse::<ChannelName>().ok();
     let by_image = |name: &String| {
@@ -24,19 +26,39 @@ pub async fn list(client: &Client, registry: &Registry, images: &[ImageName]) ->
         let longest = image.max_by_key(|image| image.as_str().len())?;
         channel_of(name.strip_suffix(longest.as_str())?.strip_suffix('-')?)
     };
-    let unrecorded: BTreeSet<ChannelName> = names.iter().filter_map(by_image).collect();
-    let addresses: BTreeSet<ChannelName> = names.iter().filter_map(|name| channel_of(name)).collect();
-    let states: Vec<_> = futures_util::stream::iter(addresses.union(&unrecorded).cloned().collect::<Vec<_>>())
-        .map(|name| async move {
+    // by channel: the repositories that may be those of its images
+    let mut found: BTreeMap<ChannelName, Vec<&String>> = BTreeMap::new();
+    for name in &names {
+        if let Some(channel) = channel_of(name) {
+            found.entry(channel).or_default();
+        }
+        if let Some(channel) = by_image(name) {
+            found.entry(channel).or_default().push(name);
+        }
+    }
+    let listed: Vec<Option<Listed>> = futures_util::stream::iter(found)
+        .map(|(name, images)| async move {
             let channel = Channel::new(name, registry.clone(), client.clone())?;
-            let state = channel.state().await?;
-            Ok::<_, Problem>((channel, state))
+            let state = channel.state().await;
+            let has_none = state.as_ref().is_ok_and(|state| state.record.is_none());
+            let is_channel = !has_none || has_latest(client, registry, &images).await?;
+            Ok::<_, Problem>(is_channel.then_some((channel, state)))
         })
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    let is_channel = |(channel, state): &(Channel, State)| state.record.is_some() || unrecorded.contains(&channel.name);
-    Ok(states.into_iter().filter(is_channel).collect())
+    Ok(listed.into_iter().flatten().collect())
+}
+
+/// What has none holds at most what a push has staged, or a deletion has left.
+async fn has_latest(client: &Client, registry: &Registry, repositories: &[&String]) -> Result<bool, Problem> {
+    for name in repositories {
+        let reference = registry.reference(name)?;
+        if client.repository(reference.repository()).head(reference.tag()).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What lies directly below the registry's path: by Google's listing where there is one, else by the catalog.

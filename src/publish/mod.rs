@@ -20,6 +20,6 @@ pub use commit::commit;
 pub use copy::copy;
 pub use flip::Latest;
 pub use history::{Difference, Held, back_to, differences, held, history, missing, record_of, strayed};
-pub use list::list;
+pub use list::{Listed, list};
 pub use moves::Change;
 pub use repair::{intent, is_gone, settled};

@@ -145,14 +145,15 @@ fn valid_tags(tags: Vec<String>) -> impl Iterator<Item = Tag> {
 async fn pages<P: Page>(host: &Arc<Host>, path: &str, scope: &Scope, subject: &str) -> Result<Option<Vec<P>>, Error> {
     let first = format!("{path}?n={A_PAGE}");
     let mut ask = Ask::new(Method::GET, first, scope.clone(), subject.to_owned());
-    let (mut found, mut entries): (Vec<P>, _) = (Vec::new(), 0);
+    let (mut found, mut entries, mut length): (Vec<P>, _, _) = (Vec::new(), 0, 0);
     for _ in 0..MOST_PAGES {
         let Some((bytes, next)) = retried(|| page(host, &ask)).await? else {
             return Ok(None);
         };
         let page: P = serde_json::from_slice(&bytes).map_err(|_| Error::malformed(subject, "the registry's list is none"))?;
         entries += page.entries();
-        if entries > MOST_ENTRIES {
+        length += bytes.len();
+        if entries > MOST_ENTRIES || length > LONGEST_PAGE {
             break;
         }
         found.push(page);

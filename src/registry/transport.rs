@@ -30,6 +30,7 @@ use super::Surroundings;
 use super::content::Body;
 use super::error::Error;
 use super::tls::Proof;
+use crate::problem::causes;
 use crate::proxy::tunnel;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -177,14 +178,6 @@ impl Failure {
         }
         Self { cause, reason, io }
     }
-}
-
-/// The error and its causes, those within `io::Error`s included.
-fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error: &&'e (dyn StdError + 'static)| {
-        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        within.map(|within| within as &(dyn StdError + 'static)).or_else(|| error.source())
-    })
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -62,9 +62,14 @@ pub async fn carry_out<'p>(
     limits: &Limits,
     events: &Events,
 ) -> Carried<'p> {
+    // what is stopped here is not what a person interrupts
+    let own = Limits {
+        cancel: limits.cancel.child_token(),
+        ..limits.clone()
+    };
     let carrying = Carrying {
         release,
-        limits,
+        limits: &own,
         events,
         layers: Layers::default(),
         permits: Semaphore::new(limits.jobs),

@@ -9,7 +9,7 @@ use super::{result, status};
 use crate::fingerprint;
 use crate::git::{Commit, Revision};
 use crate::problem::printable;
-use crate::publish::{Channel, Difference, Garbage, Held, State, Stored};
+use crate::publish::{Channel, Difference, Garbage, Held, Listed, State, Stored};
 use crate::record::{Act, Entry, Record};
 use crate::reference::{Digest, ImageName, Tag};
 
@@ -29,31 +29,35 @@ pub struct Between {
     pub only_right: Option<Vec<String>>,
 }
 
-pub fn channel_list(channels: &[(Channel, State)], json: bool) {
-    let record = |state: &State| state.record.as_ref().map(|stored| stored.record.clone());
+pub fn channel_list(channels: &[Listed], json: bool) {
+    let of = |(channel, state): &Listed| match state {
+        Ok(state) => (channel.address(), Ok(state.record.as_ref().map(|stored| stored.record.clone()))),
+        Err(problem) => (channel.address(), Err(problem.to_string())),
+    };
     if json {
-        let entries = channels
-            .iter()
-            .map(|(channel, state)| json!({ "channel": channel.address(), "record": record(state) }));
+        let entries = channels.iter().map(of).map(|(channel, record)| match record {
+            Ok(record) => json!({ "channel": channel, "record": record }),
+            Err(problem) => json!({ "channel": channel, "record": null, "problem": problem }),
+        });
         return print(&entries.collect());
     }
-    let cells = channels.iter().map(|(channel, state)| match record(state) {
-        Some(record) => [
-            channel.address(),
+    let cells = channels.iter().map(of).map(|(channel, record)| match record {
+        Ok(Some(record)) => [
+            channel,
             record.sequence.to_string(),
             record.images.len().to_string(),
             writer(&record),
             record.writer.at.to_string(),
         ],
-        None => [
-            channel.address(),
-            String::new(),
-            String::new(),
-            "another tool".to_owned(),
-            String::new(),
-        ],
+        other => {
+            let by = if other.is_ok() { "another tool" } else { "cannot be read" };
+            [channel, String::new(), String::new(), by.to_owned(), String::new()]
+        }
     });
     result(table(["channel", "record", "images", "by", "at"], cells));
+    for problem in channels.iter().filter_map(|(_, state)| state.as_ref().err()) {
+        super::note(&problem.to_string());
+    }
 }
 
 pub fn channel_show(channel: &Channel, state: &State, intent: Option<&Stored>, held: &BTreeMap<ImageName, Held>, json: bool) {

@@ -1,6 +1,6 @@
 //! The whole log of every build of a run, in files; a bounded number of runs is kept.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const TAIL_LINES: usize = 15;
 pub struct Logs {
     /// `None` where it could not be made; then only the tails are kept.
     folder: Option<PathBuf>,
-    files: BTreeMap<String, File>,
+    begun: BTreeSet<String>,
     tails: BTreeMap<String, VecDeque<String>>,
 }
 
@@ -33,7 +33,7 @@ impl Logs {
         });
         Self {
             folder,
-            files: BTreeMap::new(),
+            begun: BTreeSet::new(),
             tails: BTreeMap::new(),
         }
     }
@@ -63,16 +63,18 @@ impl Logs {
     /// Where the whole log of a build is.
     #[must_use]
     pub fn path(&self, step: &str) -> Option<PathBuf> {
-        self.files.get(step)?;
-        Some(log_path(self.folder.as_ref()?, step))
+        let folder = self.folder.as_ref().filter(|_| self.begun.contains(step))?;
+        Some(log_path(folder, step))
     }
 
     fn write(&mut self, step: &str, line: &str) -> io::Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
-        if !self.files.contains_key(step) {
-            self.files.insert(step.to_owned(), File::create(log_path(folder, step))?);
+        // there may be more builds than files that a process may have open
+        let mut file = File::options().create(true).append(true).open(log_path(folder, step))?;
+        if !self.begun.contains(step) {
+            self.begun.insert(step.to_owned());
         }
-        self.files.get_mut(step).map_or(Ok(()), |file| writeln!(file, "{line}"))
+        writeln!(file, "{line}")
     }
 }
 

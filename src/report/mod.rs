@@ -29,7 +29,7 @@ pub use timings::{Recorder, timings};
 
 use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Error;
@@ -50,6 +50,7 @@ impl Reporter {
     #[must_use]
     pub fn start(form: Form, plan: &Plan, logs: Logs) -> (Events, Self) {
         let (events, receiver) = Events::channel();
+        *shown() = Some(events.clone());
         let task = match form {
             Form::Tty => tokio::spawn(tty::render(receiver, tty::State::new(plan), logs)),
             Form::Plain => tokio::spawn(plain::render(receiver, plain::Lines::new(plan), logs)),
@@ -65,6 +66,7 @@ impl Reporter {
 
     /// Waits until everything is rendered.
     pub async fn finish(self, events: Events) -> Logs {
+        shown().take();
         drop(events);
         self.0.await.expect("rendering does not panic")
     }
@@ -83,14 +85,19 @@ pub fn error(error: &Error) {
 fn failure(message: &str) {
     match form::chosen() {
         Form::GitHub => status(github::error(message)),
-        _ => status(format_args!("{RED}error{RED:#}: {message}")),
+        _ => status(format_args!("{RED}error{RED:#}: {}", lines(message))),
     }
+}
+
+fn lines(message: &str) -> String {
+    let lines: Vec<_> = message.split('\n').map(plain::clean).collect();
+    lines.join("\n")
 }
 
 fn hints(error: &Error) {
     for hint in hints_of(error) {
         for line in hint.lines() {
-            status(format_args!("{CYAN}hint{CYAN:#}: {line}"));
+            status(format_args!("{CYAN}hint{CYAN:#}: {}", plain::clean(line)));
         }
     }
 }
@@ -100,9 +107,19 @@ fn hints_of(error: &Error) -> impl Iterator<Item = String> {
     problems.flat_map(Problem::hints).cloned()
 }
 
+/// The run that is being shown: whatever is printed beside it would be in the way of what is redrawn.
+fn shown() -> MutexGuard<'static, Option<Events>> {
+    static SHOWN: Mutex<Option<Events>> = Mutex::new(None);
+    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 pub fn note(text: &str) {
+    if let Some(events) = &*shown() {
+        return events.note(text);
+    }
     match form::chosen() {
         Form::Json => json::note(text),
+        Form::Quiet => {}
         _ => status(note_line(text)),
     }
 }

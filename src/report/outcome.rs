@@ -166,7 +166,7 @@ pub fn metadata(rows: &[Row<'_>], path: &Path) -> Result<(), Error> {
         })
         .collect();
     let text = serde_json::to_string_pretty(&entries)? + "\n";
-    atomic::write(path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
+    atomic::write_named(path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }
 
 pub(super) fn size(bytes: u64) -> String {

@@ -79,8 +79,20 @@ fn completions_pages_and_the_schema_are_printed() {
         assert!(ran.stdout.contains("push-image") && ran.stdout.contains("with-debug"), "{shell}");
         if shell == "bash" {
             fs::write(project.path("completions"), ran.stdout).expect("written");
-            let status = Command::new("bash").arg("-n").arg(project.path("completions")).status();
-            assert!(status.expect("bash runs").success());
+            let script = r#". ./completions; COMP_WORDS=(lattice-images "$@"); COMP_CWORD=$#
+                _lattice__images lattice-images "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"; echo "${COMPREPLY[@]}""#;
+            for (words, completed) in [
+                (&["push-i"][..], "push-image"),
+                (&["push-all", "--with-d"], "--with-debug"),
+                (&["channels", "hi"], "history"),
+            ] {
+                let bash = Command::new("bash")
+                    .current_dir(project.path("."))
+                    .args(["-c", script, "bash"])
+                    .args(words)
+                    .output();
+                assert_eq!(Ran::of(bash.expect("bash runs")).ok().stdout.trim(), completed, "{words:?}");
+            }
         }
     }
     let page = project.run(&["man"]).ok().stdout;

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::builders::{needs_no_daemon, push_is_part_of_the_build};
+use crate::front::Act;
 use crate::proxy::{StoppingDaemon, failing_registry};
+use crate::releases::Faults;
 use crate::support::{Project, Ran, find_file, provided};
 
 #[test]
@@ -75,6 +77,14 @@ fn fail_fast_begins_nothing_more() {
         "{}",
         ran.stdout
     );
+}
+
+#[test]
+fn fail_fast_is_no_interrupt() {
+    let faults = Faults::start(|seen| Act::when(seen.is("PUT", "/kevin-api/manifests/in-"), || Act::status(403)));
+    let project = faults.before(Project::of_images(&["api", "web"]));
+    let ran = project.run(&["push-all", "--fail-fast"]).ended(1);
+    assert!(!ran.stderr.contains("Ctrl-C"), "{}", ran.stderr);
 }
 
 #[test]

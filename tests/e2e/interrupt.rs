@@ -125,10 +125,12 @@ fn a_push_stops_too() {
     large(&project, "api/large");
     // a build that pushes by itself does not tell when it does
     let event = if push_is_part_of_the_build() { "sending" } else { "uploading" };
-    let run = Run::until(&project, event, "");
-    run.signal("-TERM");
-    assert!(run.interrupted().contains("interrupted; nothing was published"));
-    assert!(project.registry.digest("kevin-api").is_none());
+    for signal in ["-TERM", "-HUP"] {
+        let run = Run::until(&project, event, "");
+        run.signal(signal);
+        assert!(run.interrupted().contains("interrupted; nothing was published"), "{signal}");
+        assert!(project.registry.digest("kevin-api").is_none(), "{signal}");
+    }
 }
 
 #[test]

@@ -1,11 +1,32 @@
 //! The main job: build a channel's images and push them.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use serde_json::Value;
 
 use crate::builders::needs_no_daemon;
 use crate::support::{NOWHERE, Project};
+
+/// A pipe and what a link leads to are written to; what cannot be written is told before anything is done.
+#[test]
+fn what_is_written_at_the_end_goes_where_a_person_says() {
+    let project = Project::of_images(&["api"]);
+    for option in ["--metadata-file", "--timings"] {
+        project
+            .run(&["push-all", option, "nowhere/out"])
+            .ended(2)
+            .says(&["nowhere/out cannot be written"]);
+    }
+    assert!(project.registry.digest("kevin-api").is_none());
+    project.write("real.json", "old");
+    symlink("real.json", project.path("link.json")).expect("linked");
+    project.run(&["push-all", "--metadata-file", "link.json"]).ok();
+    let written = || fs::read_to_string(project.path("real.json")).expect("read");
+    assert!(written().contains("kevin-api:latest") && project.path("link.json").is_symlink());
+    let through = project.run(&["push-all", "-q", "--metadata-file", "/dev/stdout"]).ok().stdout;
+    assert!(through.starts_with("[\n") && through.contains("kevin-api:latest"), "{through}");
+}
 
 #[test]
 fn push_all_pushes_every_image_to_the_users_channel() {

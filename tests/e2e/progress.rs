@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::front::Act;
+use crate::releases::Faults;
 use crate::support::Project;
 use crate::terminal::Terminal;
 
@@ -385,4 +389,22 @@ fn a_timeline_shows_the_parts_of_a_run_even_of_one_that_failed() {
     project.write("api/Dockerfile", "FROM scratch\nCOPY data /data\n");
     let ran = project.run(&["push-all", "-v", "--timings", "no-such-folder/x.html"]).ended(1);
     ran.says(&["writing no-such-folder/x.html", " s ask the registry"]);
+}
+
+#[test]
+fn what_is_waited_for_is_told_above_the_lines_of_the_images() {
+    let delayed = AtomicBool::new(false);
+    let faults = Faults::start(move |seen| {
+        if seen.is("PUT", "/kevin-api/manifests/latest") && !delayed.swap(true, Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(2500));
+        }
+        Act::Pass
+    });
+    let project = faults.before(Project::of_images(&["api", "web"]));
+    let terminal = Terminal::run(&project, WIDE, &[], &["push-all"]);
+    assert_eq!(terminal.ended().0, 0);
+    let screen = terminal.screen();
+    let rows = |begin: &str| screen.iter().filter(|row| row.starts_with(begin)).count();
+    assert_eq!(rows("note: waiting for "), 1, "{screen:#?}");
+    assert_eq!((rows("api "), rows("web ")), (1, 1), "the table alone: {screen:#?}");
 }

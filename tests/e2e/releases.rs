@@ -896,6 +896,39 @@ fn the_same_with_a_password() {
 }
 
 #[test]
+fn one_channel_that_cannot_be_read_hides_no_other() {
+    let project = Project::of_images(&["api"]);
+    project.run(&["push-all"]).ok();
+    let shown: Value = serde_json::from_str(&project.run(&["channels", "show", "--json"]).ok().stdout).expect("JSON");
+    let mut record = shown["record"].clone();
+    record["format"] = 1000.into();
+    project.run(&["channels", "copy", "kevin", "ann"]).ok();
+    project.registry.put_record("ann", "record", &record);
+    let list = project.run(&["channels", "list"]).ok().says(&["has format 1000"]);
+    let rows = list.stdout;
+    let row = |channel: &str| {
+        rows.lines()
+            .find(|row| row.contains(&format!("/{channel} ")))
+            .expect("listed")
+            .to_owned()
+    };
+    assert!(
+        row("ann").contains("cannot be read") && !row("kevin").contains("cannot be read"),
+        "{rows}"
+    );
+    // what is only staged is no channel
+    let faults = Faults::start(|seen| Act::when(seen.is("PUT", "/joe-api/manifests/latest"), || Act::status(403)));
+    let project = faults.before(project);
+    project.run(&["push-all", "--user", "joe", "--force"]).ended(1);
+    project
+        .run(&["channels", "diff", "nobody", "kevin"])
+        .ended(2)
+        .says(&["nothing was published to"]);
+    let rows = project.run(&["channels", "list"]).ok().stdout;
+    assert!(!rows.contains("/joe "), "{rows}");
+}
+
+#[test]
 fn without_mounts_and_without_a_catalog() {
     let faults = Faults::start(|seen| {
         if let (true, Some((path, _))) = (seen.method == "POST", seen.target.split_once("?mount=")) {

@@ -71,6 +71,9 @@ async fn compare(common: &Common, left: Option<&str>, right: Option<&str>, json:
     let look = async |channel: &Channel| {
         let state = session::looked_at(channel).await?;
         let held = publish::held(channel, &state, access.images.iter().cloned()).await?;
+        if held.is_empty() && state.record.is_none() {
+            return Err(nothing_in(channel));
+        }
         Ok::<_, Problem>((state, held))
     };
     let (left_is, right_is) = tokio::try_join!(look(&left), look(&right))?;

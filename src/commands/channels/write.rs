@@ -51,11 +51,14 @@ pub async fn copy(common: &Common, from: &str, to: Option<&str>, yes: bool, over
     }
     if *to.name.owner() == Owner::Stable {
         stable::judge_copy(common, (source.record(), &held), seen.record(), override_guard).await?;
-        confirm(
-            &format!("Publish the {} images of {} as {}?", held.len(), from.address(), to.address()),
-            yes,
-        )
-        .await?;
+        let images: Vec<_> = held.keys().map(ToString::to_string).collect();
+        let question = format!(
+            "These are in {}:\n  {}\nPublish them as {}?",
+            from.address(),
+            images.join("\n  "),
+            to.address()
+        );
+        confirm(&question, yes || stable::in_ci()).await?;
     }
     let copying = async |events: &Events| publish::copy((&from, &source), &held, (&to, seen), &writer(), events).await;
     let change = session::noting(copying).await?;

@@ -250,7 +250,8 @@ fn send_content(folder: &Folder, at: usize, mut chunk: impl FnMut(&[u8]) -> Resu
                 return Ok(());
             };
             let path = context.root.join(&entry.path);
-            send_file(open(&path, *size), *size, hash, &mut chunk).with_context(|| format!("sending {}", path.display()))
+            send_file(open(&path, *size), *size, hash, &mut chunk)
+                .with_context(|| format!("sending {}", printable(&path.display().to_string())))
         }
     }
 }

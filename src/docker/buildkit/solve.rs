@@ -162,7 +162,7 @@ struct Progress<'a> {
     /// By digest: how far each was told of.
     vertexes: HashMap<String, Told>,
     /// By digest: the line that a vertex has begun and not ended; logs come in pieces.
-    begun: HashMap<String, String>,
+    begun: HashMap<String, Vec<u8>>,
     /// By digest: the vertexes that are parts of the run's time, until they end.
     parts: HashMap<String, Span>,
     cache: Cache,
@@ -181,17 +181,18 @@ impl Progress<'_> {
             self.begin(vertex);
         }
         for log in answer.logs {
+            // a message may end within a character
             let mut text = self.begun.remove(&log.vertex).unwrap_or_default();
-            text.push_str(&String::from_utf8_lossy(&log.msg));
-            let (lines, rest) = text.rsplit_once('\n').unwrap_or(("", &text));
-            for line in lines.lines() {
+            text.extend(&log.msg);
+            let rest = text.split_off(text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+            for line in String::from_utf8_lossy(&text).lines() {
                 self.say(Speaker::Command, line);
             }
-            self.begun.insert(log.vertex, rest.to_owned());
+            self.begun.insert(log.vertex, rest);
         }
         for vertex in answer.vertexes.iter().filter(|vertex| vertex.completed.is_some()) {
             let rest = self.begun.remove(&vertex.digest).unwrap_or_default();
-            self.say(Speaker::Command, &rest);
+            self.say(Speaker::Command, &String::from_utf8_lossy(&rest));
             self.end(vertex);
         }
     }

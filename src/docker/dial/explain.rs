@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io;
-use std::iter;
 
 use bollard::errors::Error as BollardError;
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
@@ -10,32 +9,25 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError};
 use super::patience;
 use super::ssh::SshFailure;
 use crate::endpoint::{Address, Endpoint, Source, TlsMaterial};
-use crate::problem::{Problem, printable};
+use crate::problem::{Problem, causes, printable};
 use crate::tls::UnusableFile;
 
 type Cause = dyn Error + 'static;
 
 /// The whole chain in one line.
 pub(in crate::docker) fn chain(error: &Cause) -> String {
-    let mut causes: Vec<String> = Vec::new();
-    for cause in causes_of(error).map(ToString::to_string) {
+    let mut told: Vec<String> = Vec::new();
+    for cause in causes(error).map(ToString::to_string) {
         // some repeat what is below them
-        if causes.last().is_none_or(|above| !above.ends_with(&cause)) {
-            causes.push(cause);
+        if told.last().is_none_or(|above| !above.ends_with(&cause)) {
+            told.push(cause);
         }
     }
-    causes.join(": ")
-}
-
-fn causes_of(error: &Cause) -> impl Iterator<Item = &Cause> {
-    iter::successors(Some(error), |&error| {
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        wrapped.map(|inner| inner as &Cause).or_else(|| error.source())
-    })
+    told.join(": ")
 }
 
 fn find<T: Error + 'static>(error: &Cause) -> Option<&T> {
-    causes_of(error).find_map(|cause| cause.downcast_ref())
+    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// Whether a connection through TLS or ssh broke off for a reason that `error` does not have.

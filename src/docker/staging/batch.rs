@@ -63,24 +63,29 @@ impl Queue {
         layers: &[Digest],
         repository: &Remote,
     ) -> Result<Arc<Batch>, Error> {
-        let (tell, mut told) = oneshot::channel();
-        self.lock().push(Image {
-            id: id.clone(),
-            layers: layers.to_vec(),
-            repository: repository.clone(),
-            tell,
-        });
-        tokio::select! {
-            biased;
-            batch = &mut told => return Ok(batch?),
-            turn = self.turn() => {
-                let images = std::mem::take(&mut *self.lock());
-                let turn = Arc::new(turn);
-                let lots = parted(images, |image| &image.layers, machine::cores());
-                join_all(lots.into_iter().map(|lot| begin(docker.clone(), of_run, lot, Arc::clone(&turn)))).await;
+        loop {
+            let (tell, mut told) = oneshot::channel();
+            self.lock().push(Image {
+                id: id.clone(),
+                layers: layers.to_vec(),
+                repository: repository.clone(),
+                tell,
+            });
+            tokio::select! {
+                biased;
+                batch = &mut told => if let Ok(batch) = batch {
+                    return Ok(batch);
+                },
+                turn = self.turn() => {
+                    let images = std::mem::take(&mut *self.lock());
+                    let turn = Arc::new(turn);
+                    let lots = parted(images, |image| &image.layers, machine::cores());
+                    join_all(lots.into_iter().map(|lot| begin(docker.clone(), of_run, lot, Arc::clone(&turn)))).await;
+                    return Ok(told.await?);
+                }
             }
+            // whoever was to begin it has failed meanwhile
         }
-        Ok(told.await?)
     }
 
     /// Nothing more is built: whatever waits goes.

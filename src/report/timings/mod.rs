@@ -106,5 +106,5 @@ pub fn timings(path: &Path) -> Result<(), Error> {
     let mut parts = RECORDED.lock().unwrap_or_else(PoisonError::into_inner).clone();
     parts.sort_by(|left, right| left.begin.total_cmp(&right.begin));
     let html = chart::html(&parts, &critical::path(&parts));
-    atomic::write(path, html.as_bytes()).with_context(|| format!("writing {}", path.display()))
+    atomic::write_named(path, html.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }

@@ -68,7 +68,7 @@ impl Upload {
             return 0;
         };
         let milliseconds = u64::try_from(now.duration_since(*time).as_millis()).unwrap_or(u64::MAX);
-        ((self.sent - sent) * 1000).checked_div(milliseconds).unwrap_or(0)
+        (self.sent.saturating_sub(*sent) * 1000).checked_div(milliseconds).unwrap_or(0)
     }
 }
 
