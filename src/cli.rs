@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -289,6 +290,8 @@ pub struct Common {
         global = true,
         value_name = "FILE",
         env = "LATTICE_IMAGES_FILE",
+        // an empty variable is none
+        value_parser = OsStringValueParser::new().map(PathBuf::from),
         hide_env_values = true
     )]
     pub file: Option<PathBuf>,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::docker_config::Secret;
+use crate::problem::HIDDEN;
 use crate::reference::Digest;
 
 /// `step` is the label of a step of the plan.
@@ -191,8 +192,6 @@ pub struct Events {
     sender: UnboundedSender<Event>,
     hidden: Arc<[Secret]>,
 }
-
-const HIDDEN: &str = "***";
 
 impl Events {
     #[must_use]

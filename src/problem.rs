@@ -7,7 +7,7 @@ use std::io;
 use std::sync::LazyLock;
 
 use anyhow::Error;
-use regex::Regex;
+use regex::{Captures, Regex};
 
 /// How the process ends; the number is its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,14 +139,23 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\t' { '?' } else { c }).collect()
 }
 
-static USER_INFO: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"://[^/\s"'`?#]*@"#).expect("valid"));
+/// In the place of what is not to be seen.
+pub const HIDDEN: &str = "***";
+
+static USER_INFO: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"([A-Za-z0-9+.-]*)://([^/\s"'`?#]*)@"#).expect("valid"));
 
 /// Of URLs, what stands before the host (RFC 3986, section 3.2.1) may be a password.
 fn without_credentials(text: &str) -> Cow<'_, str> {
     if !text.contains("://") {
         return Cow::Borrowed(text);
     }
-    USER_INFO.replace_all(text, "://...@")
+    USER_INFO.replace_all(text, |found: &Captures<'_>| match (&found[1], &found[2]) {
+        // the name of an account over there
+        ("ssh", user) if !user.contains(':') => found[0].to_owned(),
+        // told so where it was hidden before
+        (scheme, HIDDEN) => format!("{scheme}://{HIDDEN}@"),
+        (scheme, _) => format!("{scheme}://...@"),
+    })
 }
 
 #[cfg(test)]
@@ -169,10 +178,16 @@ mod tests {
     #[test]
     fn passwords_in_addresses_do_not_reach_one_either() {
         assert_eq!(
-            printable("ADD https://joe:pa:ss@w@h:1/x@2 /x, and ssh://me@h"),
-            "ADD https://...@h:1/x@2 /x, and ssh://...@h"
+            printable("ADD https://joe:pa:ss@w@h:1/x@2 /x, https://token@h and ssh://me:pass@h"),
+            "ADD https://...@h:1/x@2 /x, https://...@h and ssh://...@h"
         );
-        for plain in ["h:5000/i@sha256:0", "https://h/x@1", "https://h and a@b"] {
+        for plain in [
+            "h:5000/i@sha256:0",
+            "https://h/x@1",
+            "https://h and a@b",
+            "ssh://me@h",
+            "http://***@h",
+        ] {
             assert_eq!(printable(plain), plain);
         }
     }

@@ -19,6 +19,7 @@ pub async fn build(common: &Common, variants: Variants, options: &Run, images: &
         return Ok(());
     }
     session::warn_of_downloads(&plan)?;
+    session::refuse_missing_secrets(&plan.steps)?;
     let interrupt = Interrupt::listen().context("listening for Ctrl-C")?;
     let (docker, contexts) = (session::Docker::configured()?, session::contexts());
     let client = session::client(&docker, manifest.insecure_registries.clone())?;

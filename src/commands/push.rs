@@ -191,6 +191,7 @@ impl Desk<'_> {
         if release.to_build().next().is_none() {
             return Ok(None);
         }
+        session::refuse_missing_secrets(release.to_build())?;
         let digests = release.sources().digests();
         let connecting = session::workshop(
             &self.docker,

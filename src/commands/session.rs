@@ -23,7 +23,7 @@ use crate::externals;
 use crate::lock::{self, Lock};
 use crate::machine;
 use crate::manifest::{self, Environment, Lookup, Manifest, Outline, Utilities, UtilitiesSource};
-use crate::plan::{self, Plan, Purpose, Request, Work};
+use crate::plan::{self, Plan, Purpose, Request, Step, Work};
 use crate::problem::{Problem, printable};
 use crate::proxy::Proxies;
 use crate::publish::{self, Channel, State};
@@ -295,6 +295,15 @@ pub async fn shown<T>(
         Some(done) => Ok((done, logs)),
         None => Err(Interrupt::left().into()),
     }
+}
+
+/// # Errors
+/// When what is to be built asks for a secret that is not there.
+pub fn refuse_missing_secrets<'p>(steps: impl IntoIterator<Item = &'p Step>) -> Result<(), Problem> {
+    steps.into_iter().try_for_each(|step| match &step.work {
+        Work::Build { build, .. } => build.refuse_missing_secrets(&process_environment),
+        Work::AddUtilities { .. } => Ok(()),
+    })
 }
 
 /// What a build fetches unchecked is outside its fingerprint.

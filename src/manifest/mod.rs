@@ -121,6 +121,25 @@ pub struct Build {
 }
 
 impl Build {
+    /// Whoever builds nothing of it needs none of its secrets.
+    ///
+    /// # Errors
+    /// When a secret is not there: which, and where it is asked for.
+    pub fn refuse_missing_secrets(&self, lookup: &dyn Fn(&str) -> Option<String>) -> Result<(), Problem> {
+        for (id, source) in &self.secrets {
+            let why = match source {
+                SecretSource::File(path) if !path.is_file() => format!("there is no file {}", printable(&path.display().to_string())),
+                SecretSource::Environment(name) if lookup(name).is_none() => {
+                    format!("the environment variable `{}` is not set", printable(name))
+                }
+                _ => continue,
+            };
+            let place = self.places.get("secrets").map_or("secrets", String::as_str);
+            return Err(Problem::usage(format!("{place}: the secret `{}`: {why}", printable(id))));
+        }
+        Ok(())
+    }
+
     /// What a `FROM` can use for a platform: the args, and those of the platform (Dockerfile reference, "Automatic platform
     /// ARGs in the global scope"). Those of the builder's own platform, `BUILDARCH` and the like, only the builder knows.
     #[must_use]

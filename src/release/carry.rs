@@ -411,7 +411,7 @@ impl<'p> Carrying<'p, '_> {
             step: &plan.steps[index],
             fate: self.fate(index, obtained, staged.remove(&index)),
             elapsed: self.builds.elapsed(index),
-            published: published && plan.steps[index].publish,
+            published: plan.steps[index].publish && (published || matches!(self.release.standing[index], Standing::UpToDate(_))),
         })
         .collect()
     }

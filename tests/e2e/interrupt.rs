@@ -120,12 +120,12 @@ fn no_build_is_left_whenever_it_is_interrupted() {
 
 #[test]
 fn a_push_stops_too() {
-    let project = Project::of_images(&["api"]);
-    project.write("api/Dockerfile", "FROM scratch\nCOPY . /\n");
-    large(&project, "api/large");
-    // a build that pushes by itself does not tell when it does
-    let event = if push_is_part_of_the_build() { "sending" } else { "uploading" };
     for signal in ["-TERM", "-HUP"] {
+        let project = Project::of_images(&["api"]);
+        project.write("api/Dockerfile", "FROM scratch\nCOPY . /\n");
+        large(&project, "api/large");
+        // a build that pushes by itself does not tell when it does
+        let event = if push_is_part_of_the_build() { "sending" } else { "uploading" };
         let run = Run::until(&project, event, "");
         run.signal(signal);
         assert!(run.interrupted().contains("interrupted; nothing was published"), "{signal}");
