@@ -244,6 +244,16 @@ impl Dockerfile {
         })
     }
 
+    /// Whether an `ARG` makes the build arg of this name a part of what is built, as far as its words tell.
+    #[must_use]
+    pub fn declares(&self, arg: &str) -> bool {
+        let names = self.instructions.iter().filter(|instruction| instruction.keyword == "ARG");
+        let mut names = names
+            .flat_map(|instruction| &instruction.args)
+            .map(|word| word.text.split('=').next());
+        self.has_foreign_frontend() || names.any(|name| name == Some(arg))
+    }
+
     /// Whether the frontend that reads it knows named contexts (Dockerfile 1.4), as far as its tag tells.
     #[must_use]
     pub fn knows_contexts(&self) -> bool {

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Error;
 use clap::ValueEnum as _;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::interrupt::Interrupt;
@@ -35,6 +38,7 @@ use crate::run::Workshop;
 use crate::user::{self, Surroundings};
 
 const PUSH_BY: &str = "LATTICE_IMAGES_PUSH_BY";
+const SAID_AFTER: Duration = Duration::from_secs(1);
 const LOOKUP: Lookup<'static> = &|name| env::var(name).ok();
 
 impl Selection {
@@ -351,11 +355,25 @@ pub async fn connect(
     let named = builder::named(options, &process_environment, &current, of_manifest);
     let choice: Choice = builder::resolve(named.as_ref(), &process_environment, &docker.config)?;
     let insecure = manifest.map_or(Vec::new(), |manifest| manifest.insecure_registries.clone());
-    let (engine, notes) = Engine::connect(&choice, which(), &access(docker, client, insecure)).await?;
+    let address = choice.address();
+    let access = access(docker, client, insecure);
+    let builder = if address.is_empty() { "the builders" } else { &address };
+    let waiting = format!("waiting for {}", printable(builder));
+    let (engine, notes) = told_of(&waiting, Engine::connect(&choice, which(), &access)).await?;
     for note in notes {
         report::note(&note);
     }
-    Ok((engine, docker.config.proxy_build_args(&choice.address())))
+    Ok((engine, docker.config.proxy_build_args(&address)))
+}
+
+/// What takes its time is told of.
+async fn told_of<T>(note: &str, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    if let Ok(done) = timeout(SAID_AFTER, &mut work).await {
+        return done;
+    }
+    report::note(note);
+    work.await
 }
 
 /// Who is to push: the option, else the environment. `None` leaves it to the tool.

@@ -181,5 +181,7 @@ mod tests {
         assert!(selects(&selection("abs"), "real/deep/x") && selects(&selection("a?s/y"), "real/deep/y"));
         assert!(selects(&selection("l/up"), "m") && selects(&selection("loop"), "loop"));
         assert!(selects(&selection("out"), "anything"), "a link to the root reads everything");
+        let both = Selection::new(&Reads::of(["real".to_owned(), "real/up".to_owned()]), dir.path());
+        assert!(selects(&both, "m"), "one that is in a folder that is read, too");
     }
 }

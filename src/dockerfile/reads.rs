@@ -12,7 +12,8 @@ use crate::problem::printable;
 pub enum Reads {
     /// All of it, or it cannot be told what.
     Whole,
-    /// These paths with everything below; a component may have the wildcards of Go's `filepath.Match`. None is below another.
+    /// These paths with everything below; a component may have the wildcards of Go's `filepath.Match`. One that is below
+    /// another may be a link, and lead elsewhere.
     Paths(BTreeSet<String>),
 }
 
@@ -28,25 +29,20 @@ impl Reads {
 
     #[must_use]
     pub fn of(paths: impl IntoIterator<Item = String>) -> Self {
-        let mut clean: BTreeSet<String> = paths.into_iter().map(|path| components(&path).join("/")).collect();
+        let clean: BTreeSet<String> = paths.into_iter().map(|path| components(&path).join("/")).collect();
         if clean.contains("") {
             return Self::Whole;
         }
-        let all = clean.clone();
-        clean.retain(|path| !path.match_indices('/').any(|(end, _)| all.contains(&path[..end])));
         Self::Paths(clean)
     }
 
-    /// Whether all that `other` reads is also read here.
+    /// Whether all that `other` reads is also read here, so that the same links are followed.
     #[must_use]
     pub fn contains(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Whole, _) => true,
             (Self::Paths(_), Self::Whole) => false,
-            (Self::Paths(own), Self::Paths(other)) => other.iter().all(|path| {
-                let ends = path.match_indices('/').map(|(end, _)| end);
-                ends.chain([path.len()]).any(|end| own.contains(&path[..end]))
-            }),
+            (Self::Paths(own), Self::Paths(other)) => other.is_subset(own),
         }
     }
 }
@@ -149,7 +145,7 @@ impl Instruction {
     fn paths(&self, escape: char) -> Option<Vec<String>> {
         let told = |path: &str| (!path.contains(['$', '"', '\'', escape])).then(|| path.to_owned());
         match self.keyword.as_str() {
-            "COPY" if self.flags.iter().any(|flag| flag.name == "from") => Some(Vec::new()),
+            "COPY" if self.flag("from").is_some_and(|from| !from.text.is_empty()) => Some(Vec::new()),
             "ADD" | "COPY" => {
                 let is_url = |path: &str| ["http://", "https://"].iter().any(|scheme| path.starts_with(scheme));
                 let sources = self.sources().map(|source| source.text.as_str());
@@ -180,7 +176,7 @@ mod tests {
     use crate::dockerfile::parse;
 
     /// A Dockerfile behind `FROM scratch`, and the paths that it is taken to read; `.` stands for the whole context.
-    const TABLE: [(&str, &str); 36] = [
+    const TABLE: [(&str, &str); 37] = [
         ("COPY a /a", "a"),
         ("COPY a b/c /x/", "a b/c"),
         ("COPY . /a", "."),
@@ -188,7 +184,7 @@ mod tests {
         ("COPY a . /a/", "."),
         ("COPY ./a/../b /a", "b"),
         ("COPY ../a /a", "a"),
-        ("COPY a a/b /a/", "a"),
+        ("COPY a a/b /a/", "a a/b"),
         ("COPY *.txt d/*/x? /a/", "*.txt d/*/x?"),
         ("COPY a/**/b /a/", "a"),
         ("COPY [\"a b\", \"c\", \"/d/\"]", "a b|c"),
@@ -204,6 +200,7 @@ mod tests {
         ("COPY --link a /a", "a"),
         ("COPY --from=scratch a /a", ""),
         ("COPY --from=other.io/x a /a", ""),
+        ("COPY --from= a /a", "a"),
         ("COPY <<EOF /a\nx\nEOF", ""),
         ("COPY b <<EOF c /a/\nCOPY d /d\nEOF", "b c"),
         ("ADD https://x.io/a /a", ""),
@@ -289,7 +286,8 @@ mod tests {
     #[test]
     fn what_contains_what() {
         let of = |paths: &[&str]| Reads::of(paths.iter().map(|path| (*path).to_owned()));
-        assert!(of(&["a"]).contains(&of(&["a/b", "/a"])) && Reads::Whole.contains(&of(&["a"])));
+        assert!(of(&["a", "a/b"]).contains(&of(&["a/b", "/a"])) && Reads::Whole.contains(&of(&["a"])));
+        assert!(!of(&["a"]).contains(&of(&["a", "a/b"])), "it may be a link");
         assert!(!of(&["a/b"]).contains(&of(&["a"])) && !of(&["a"]).contains(&of(&["ab"])) && !of(&["a"]).contains(&of(&["/"])));
     }
 }

@@ -296,7 +296,10 @@ impl Dockerfile {
     }
 
     fn uses_in(&self, instruction: &Instruction, stage: usize) -> impl Iterator<Item = Use> {
-        let copied = instruction.flag("from").filter(|_| instruction.keyword == "COPY");
+        // an empty one is the context
+        let copied = instruction
+            .flag("from")
+            .filter(|from| instruction.keyword == "COPY" && !from.text.is_empty());
         let is_run = instruction.keyword == "RUN";
         let mounted = instruction.mounts.iter().filter(move |_| is_run);
         let mounted = mounted.filter_map(|mount| mount.from.as_ref());

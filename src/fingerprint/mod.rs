@@ -93,7 +93,8 @@ pub fn fingerprint(inputs: &Inputs<'_>) -> (Fingerprint, Parts) {
         facts.key("network", network);
     }
     let is_proxy = |name: &str| PROXY_ARGS.iter().any(|proxy| proxy.eq_ignore_ascii_case(name));
-    for (name, value) in build.args.iter().filter(|(name, _)| !is_proxy(name)) {
+    let counts = |name: &str| !is_proxy(name) || build.dockerfile.parsed.declares(name);
+    for (name, value) in build.args.iter().filter(|(name, _)| counts(name)) {
         facts.key(&format!("args.{name}"), value);
     }
     for (name, value) in &build.labels {

@@ -221,6 +221,17 @@ fn what_changes_the_image_changes_the_fingerprint_and_is_told() {
     }
 }
 
+#[test]
+fn a_proxy_counts_where_the_dockerfile_declares_it() {
+    for (declared, counts) in [("ARG no_proxy=x\n", true), ("ARG NO_PROXY\n", false), ("", false)] {
+        let mut case = Case::new();
+        case.dockerfile(&format!("FROM debian:12\n{declared}COPY . /x\n"));
+        let (before, _) = case.fingerprint();
+        case.build.args.insert(text("no_proxy"), text("y"));
+        assert_eq!(case.fingerprint().0 != before, counts, "{declared}");
+    }
+}
+
 /// A secret, an agent and a folder, each with its name and where it comes from.
 fn given(case: &mut Case, from: &str) {
     let folder = case.path(from);

@@ -47,6 +47,22 @@ fn varied(manifest: &str) -> Project {
     project
 }
 
+/// A link in a folder that is copied as well: BuildKit follows it where it is named.
+#[test]
+fn a_link_that_is_named_leads_on_within_a_folder_that_is_copied_too() {
+    let project = Project::new("images: { api: { context: api } }")
+        .file("api/Dockerfile", "FROM scratch\nCOPY d/a /x/\nCOPY d /y/\nCOPY e/g /z/\n")
+        .file("api/d/other", "")
+        .file("api/e/f", "one")
+        .file("api/e/g", "");
+    symlink("../e", project.path("api/d/a")).expect("linked");
+    for content in ["one", "two"] {
+        project.write("api/e/f", content);
+        project.run(&["push-all"]).ok();
+        assert_eq!(project.registry.files("kevin-api")["x/f"].content, content.as_bytes());
+    }
+}
+
 #[test]
 fn an_image_has_what_dockers_own_client_puts_into_it() {
     let project = varied("images: { api: { context: api } }");

@@ -442,6 +442,7 @@ fn a_silent_address_is_given_up() {
         for project in projects {
             scope.spawn(move || {
                 project.run(&["build"]).ended(1).says(&[
+                    "note: waiting for tcp://",
                     "(DOCKER_HOST): it did not answer within 10 s",
                     "hint: check the host, the port and the firewalls",
                 ]);

@@ -92,7 +92,7 @@ pub(super) fn lay(steps: &[Step], sent: &BTreeMap<&str, Sent>, below: &BTreeSet<
         match step {
             Step::Copy(copy) => layer.copy(copy, sent.get(copy.folder.as_str())?)?,
             Step::Folder(path) if below.contains(&parts(path)) => {}
-            Step::Folder(path) => layer.reach(&parts(path)),
+            Step::Folder(path) => layer.reach(&parts(path))?,
         }
         if layer.tree.len() > MOST_ENTRIES {
             return None;
@@ -159,7 +159,7 @@ impl Layer<'_> {
     }
 
     fn copy_all(&mut self, from: &str, to: &str, sent: &Sent, mode: Option<u32>) -> Option<()> {
-        self.reach(to);
+        self.reach(to)?;
         for (at, (path, _)) in sent.stats.iter().enumerate() {
             if let Some(rest) = path.strip_prefix(from).filter(|rest| !rest.is_empty()) {
                 self.put(format!("{to}{rest}"), at, sent, mode)?;
@@ -177,8 +177,7 @@ impl Layer<'_> {
             Form::HardLink => return None,
         };
         let mtime = seconds(stat);
-        self.add(target, Entry { what, mode, mtime });
-        Some(())
+        self.add(target, Entry { what, mode, mtime })
     }
 
     /// What is in an archive that is not compressed; whatever else might be one is left to the builder.
@@ -188,7 +187,7 @@ impl Layer<'_> {
         if magic != MAGIC.1 {
             return None;
         }
-        self.reach(to);
+        self.reach(to)?;
         let mut opened = tar::Archive::new(Reader { content: archive, at: 0 });
         for entry in opened.entries_with_seek().ok()? {
             let entry = entry.ok()?;
@@ -209,7 +208,7 @@ impl Layer<'_> {
             }
             let target = format!("{to}{}", parts(str::from_utf8(&entry.path_bytes()).ok()?));
             let (mode, mtime) = (header.mode().ok()? & 0o7777, i64::try_from(header.mtime().ok()?).ok()?);
-            self.add(target, Entry { what, mode, mtime });
+            self.add(target, Entry { what, mode, mtime })?;
         }
         Some(())
     }
@@ -219,26 +218,37 @@ impl Layer<'_> {
         here.unwrap_or_else(|| path.is_empty() || self.below.contains(path))
     }
 
-    fn add(&mut self, path: String, entry: Entry) {
+    /// `None` where a folder takes the place of something else, or gives way to it: what was in it goes with it.
+    fn add(&mut self, path: String, entry: Entry) -> Option<()> {
         if let Some((above, _)) = path.trim_end_matches('\0').rsplit_once('\0') {
-            self.reach(&format!("{above}\0"));
+            self.reach(&format!("{above}\0"))?;
+        }
+        let there = self.tree.get(&path).map(|there| matches!(there.what, What::Folder));
+        let was_folder = there.or_else(|| self.below.contains(&path).then_some(true));
+        if was_folder.is_some_and(|was| was != matches!(entry.what, What::Folder)) {
+            return None;
         }
         // the root is in no layer
         if !path.is_empty() {
             self.tree.insert(path, entry);
         }
+        Some(())
     }
 
-    /// A folder that is made, or gets something into it, and those above it.
-    fn reach(&mut self, path: &str) {
+    /// A folder that is made, or gets something into it, and those above it. `None` where the way there is through a link.
+    fn reach(&mut self, path: &str) -> Option<()> {
         for (at, _) in path.match_indices('\0') {
             let folder = Entry {
                 what: What::Folder,
                 mode: 0,
                 mtime: 0,
             };
-            self.tree.entry(path[..=at].to_owned()).or_insert(folder);
+            let there = self.tree.entry(path[..=at].to_owned()).or_insert(folder);
+            if !matches!(there.what, What::Folder) {
+                return None;
+            }
         }
+        Some(())
     }
 }
 
@@ -292,22 +302,36 @@ mod tests {
             mode: 0o640,
             kind,
         };
-        let mut packed = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_ustar();
-        header.set_mode(0o700);
-        header.set_mtime(5);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_size(3);
-        packed.append_data(&mut header, "in/it", &b"abc"[..]).expect("appended");
+        let packed = packed(&[("in/it", None)]);
         let folder = Folder::of_inline(&[
             entry("folder", b"", EntryType::Directory),
             entry("folder/file", b"x", EntryType::Regular),
             entry("folder/link", b"file", EntryType::Symlink),
             entry("file", b"y", EntryType::Regular),
-            Inline::file("packed.tar", &packed.into_inner().expect("finished"), 0o644),
+            Inline::file("packed.tar", &packed, 0o644),
         ]);
         BTreeMap::from([("context", Sent::new(&Arc::new(folder)).expect("few"))])
+    }
+
+    /// An archive of files, and of links that lead somewhere.
+    fn packed(entries: &[(&str, Option<&str>)]) -> Vec<u8> {
+        let mut packed = tar::Builder::new(Vec::new());
+        for (path, target) in entries {
+            let mut header = tar::Header::new_ustar();
+            header.set_mode(0o700);
+            header.set_mtime(5);
+            header.set_uid(0);
+            header.set_gid(0);
+            if let Some(target) = target {
+                header.set_entry_type(EntryType::Symlink);
+                header.set_size(0);
+                packed.append_link(&mut header, path, target).expect("appended");
+            } else {
+                header.set_size(3);
+                packed.append_data(&mut header, path, &b"abc"[..]).expect("appended");
+            }
+        }
+        packed.into_inner().expect("finished")
     }
 
     fn copy(from: &str, to: &str) -> Copy {
@@ -375,6 +399,23 @@ mod tests {
         let tree = ["to", "to/in", "to/in/it 700"];
         assert_eq!(shape(vec![unpacked("/packed.tar")], &[]).expect("known"), tree);
         assert!(shape(vec![unpacked("/file")], &[]).is_none());
+    }
+
+    #[test]
+    fn an_archive_that_writes_through_its_own_links_is_left_to_the_builder() {
+        let unpacked = |entries: &[(&str, Option<&str>)], below: &[&str]| {
+            let folder = Folder::of_inline(&[Inline::file("a.tar", &packed(entries), 0o644)]);
+            let sent = BTreeMap::from([("context", Sent::new(&Arc::new(folder)).expect("few"))]);
+            let step = Step::Copy(Copy {
+                unpacks: true,
+                ..copy("/a.tar", "/")
+            });
+            lay(&[step], &sent, &below.iter().map(|path| parts(path)).collect()).map(|tree| tree.len())
+        };
+        assert_eq!(unpacked(&[("d/x", None), ("l", Some("d"))], &[]), Some(3));
+        assert_eq!(unpacked(&[("l", Some("d")), ("l/x", None)], &[]), None, "through it");
+        assert_eq!(unpacked(&[("d/x", None), ("d", Some("e"))], &[]), None, "in the place of a folder");
+        assert_eq!(unpacked(&[("d", Some("e"))], &["d"]), None, "of one below");
     }
 
     #[test]
