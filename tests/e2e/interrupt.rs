@@ -1,7 +1,7 @@
 //! Ctrl-C: how soon it ends, and that no build of ours goes on in the daemon.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{self, BufRead, BufReader, Lines, Read as _};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -123,7 +123,9 @@ fn a_push_stops_too() {
     for signal in ["-TERM", "-HUP"] {
         let project = Project::of_images(&["api"]);
         project.write("api/Dockerfile", "FROM scratch\nCOPY . /\n");
-        large(&project, "api/large");
+        // what cannot be compressed takes its time on the way
+        let mut random = File::open("/dev/urandom").expect("of Linux").take(150_000_000);
+        io::copy(&mut random, &mut File::create(project.path("api/large")).expect("created")).expect("written");
         // a build that pushes by itself does not tell when it does
         let event = if push_is_part_of_the_build() { "sending" } else { "uploading" };
         let run = Run::until(&project, event, "");
