@@ -20,7 +20,17 @@ struct Run {
 
 impl Run {
     fn start(project: &Project) -> Self {
-        let mut command = project.command(".", &["push-all", "--no-cache", "--progress", "json"]);
+        let program = project.command(".", &["push-all", "--no-cache", "--progress", "json"]);
+        // under nohup, these tests and all that they start ignore a hangup
+        let mut command = Command::new("/usr/bin/env");
+        command
+            .arg("--default-signal=HUP")
+            .arg(program.get_program())
+            .args(program.get_args())
+            .current_dir(program.get_current_dir().expect("a folder"))
+            .stdin(Stdio::null())
+            .env_clear()
+            .envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
