@@ -1,9 +1,8 @@
 //! The command line, as clap's types.
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::builder::{OsStringValueParser, RangedU64ValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -213,8 +212,8 @@ pub enum Channels {
         /// [default: your own]
         channel: Option<String>,
         /// How many records
-        #[arg(long, value_name = "N", default_value = "20")]
-        limit: NonZeroUsize,
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+        limit: usize,
         /// As JSON
         #[arg(long)]
         json: bool,

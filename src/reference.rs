@@ -118,14 +118,19 @@ impl Registry {
     }
 }
 
+/// What was given as a registry, for a person: what stands before the host may be a password.
+#[must_use]
+pub fn without_user(text: &str) -> String {
+    text.rsplit_once('@')
+        .map_or_else(|| printable(text), |(_, host)| format!("...@{}", printable(host)))
+}
+
 impl FromStr for Registry {
     type Err = Problem;
 
     fn from_str(text: &str) -> Result<Self, Problem> {
         let malformed = |why: &str| {
-            // what stands before it may be a password
-            let shown = text.rsplit_once('@').map_or(text.to_owned(), |(_, host)| format!("...@{host}"));
-            Problem::usage(format!("`{}` cannot be a registry: {why}", printable(&shown)))
+            Problem::usage(format!("`{}` cannot be a registry: {why}", without_user(text)))
                 .hint("HOST/PATH, for example `gcr.io/lattice-dev` or `127.0.0.1:5000/lattice-dev`")
         };
         if text.contains('@') {

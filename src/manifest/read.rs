@@ -9,7 +9,7 @@ use super::yaml::{self, Entry, Node, Value};
 use super::{DEFAULT_REGISTRY, Image, Manifest, Stable, Utilities, UtilitiesSource};
 use crate::builder::{Named, Origin};
 use crate::problem::{Problem, printable};
-use crate::reference::{ImageName, Registry};
+use crate::reference::{ImageName, Registry, without_user};
 
 const DEFAULT_UTILITIES: &str = "busybox:stable-musl";
 
@@ -106,11 +106,9 @@ impl Reader<'_> {
         let hosts = self.texts(node, "insecure_registries")?;
         for host in &hosts {
             if host.contains('/') || Registry::from_str(host).is_err() {
-                // what stands before it may be a password
-                let shown = host.rsplit_once('@').map_or(host.clone(), |(_, host)| format!("...@{host}"));
                 return Err(self.fail(
                     node.line,
-                    format!("`{}` in `insecure_registries` is not HOST or HOST:PORT", printable(&shown)),
+                    format!("`{}` in `insecure_registries` is not HOST or HOST:PORT", without_user(host)),
                 ));
             }
         }

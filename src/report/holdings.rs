@@ -92,12 +92,14 @@ pub fn channel_show(channel: &Channel, state: &State, intent: Option<&Stored>, h
     result("");
     let is_coming = |image: &ImageName, latest: &Digest| {
         let coming = intent.and_then(|intent| intent.record.images.get(image)).map(|entry| &entry.digest);
-        coming == Some(latest) && record.and_then(|record| record.images.get(image)).map(|entry| &entry.digest) != Some(latest)
+        coming == Some(latest)
     };
     let cells = held.iter().map(|(image, held)| {
         let entry = held.entry.as_ref();
         let digest = match &held.latest {
-            Some(latest) if is_coming(image, latest) => format!("{} (of the record that is coming)", latest.short()),
+            Some(latest) if !held.is_as_recorded() && is_coming(image, latest) => {
+                format!("{} (of the record that is coming)", latest.short())
+            }
             Some(latest) if held.entry.is_some() && !held.is_as_recorded() => format!("{} (moved by another tool)", latest.short()),
             Some(latest) => latest.short().to_owned(),
             None => "gone from the registry".to_owned(),

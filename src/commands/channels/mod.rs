@@ -19,7 +19,7 @@ pub async fn channels(common: &Common, command: Option<&Channels>) -> Result<Exi
         Some(Channels::BackendVars(selection)) => Ok(names(common, Some((*selection, Given::BackendVars)))?),
         Some(Channels::List { json }) => look::list(common, *json).await,
         Some(Channels::Show { channel, json }) => look::show(common, channel.as_deref(), *json).await,
-        Some(Channels::History { channel, limit, json }) => look::history(common, channel.as_deref(), limit.get(), *json).await,
+        Some(Channels::History { channel, limit, json }) => look::history(common, channel.as_deref(), *limit, *json).await,
         Some(Channels::Diff { left, right, json }) => look::diff(common, left.as_deref(), right.as_deref(), *json).await,
         Some(Channels::Copy {
             from,
