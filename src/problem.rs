@@ -152,9 +152,7 @@ fn without_credentials(text: &str) -> Cow<'_, str> {
     USER_INFO.replace_all(text, |found: &Captures<'_>| match (&found[1], &found[2]) {
         // the name of an account over there
         ("ssh", user) if !user.contains(':') => found[0].to_owned(),
-        // told so where it was hidden before
-        (scheme, HIDDEN) => format!("{scheme}://{HIDDEN}@"),
-        (scheme, _) => format!("{scheme}://...@"),
+        (scheme, _) => format!("{scheme}://{HIDDEN}@"),
     })
 }
 
@@ -179,7 +177,7 @@ mod tests {
     fn passwords_in_addresses_do_not_reach_one_either() {
         assert_eq!(
             printable("ADD https://joe:pa:ss@w@h:1/x@2 /x, https://token@h and ssh://me:pass@h"),
-            "ADD https://...@h:1/x@2 /x, https://...@h and ssh://...@h"
+            "ADD https://***@h:1/x@2 /x, https://***@h and ssh://***@h"
         );
         for plain in [
             "h:5000/i@sha256:0",

@@ -11,7 +11,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::problem::{Problem, printable};
+use crate::problem::{HIDDEN, Problem, printable};
 
 const MAX_REPOSITORY_BYTES: usize = 255;
 
@@ -122,7 +122,7 @@ impl Registry {
 #[must_use]
 pub fn without_user(text: &str) -> String {
     text.rsplit_once('@')
-        .map_or_else(|| printable(text), |(_, host)| format!("...@{}", printable(host)))
+        .map_or_else(|| printable(text), |(_, host)| format!("{HIDDEN}@{}", printable(host)))
 }
 
 impl FromStr for Registry {

@@ -109,15 +109,6 @@ impl Dockerignore {
         self.judge_from_the_root(path).is_some_and(|judgement| judgement.excluded)
     }
 
-    /// Whether Docker does not look into the directory `path`.
-    ///
-    /// A walk must skip such a directory, not only may: a `!` pattern can match something in it
-    /// that Docker never sees.
-    #[must_use]
-    pub fn prunes(&self, path: &str) -> bool {
-        self.judge_from_the_root(path).is_some_and(|judgement| judgement.pruned)
-    }
-
     /// Judges `path` from what was found for the directory it lies in, `None` at the top.
     ///
     /// This is how Docker 23 and later walk, and the result is not quite what matching `path` alone

@@ -112,12 +112,6 @@ impl fmt::Display for CredentialError {
 impl std::error::Error for CredentialError {}
 
 impl CredentialError {
-    /// The fact, as `Display` has it.
-    #[must_use]
-    pub fn message(&self) -> String {
-        self.to_string()
-    }
-
     /// What the person can do about it.
     #[must_use]
     pub fn hint(&self) -> String {

@@ -175,8 +175,13 @@ impl Daemon {
                 BuilderChoice::Best => BuildKit::of_daemon(dialler.clone(), access.clone()).await,
             }
         };
-        let (facts, buildkit) = tokio::join!(dialler.answered(Facts::of(docker)), connecting);
-        let facts = facts?;
+        // a busy one is waited for: to tell of itself, it starts processes (moby, `daemon/info_unix.go`)
+        let answering = async {
+            let telling = async { dialler.explained(Facts::of(docker.clone()).await).await };
+            tokio::try_join!(telling, dialler.answered(docker.ping()))
+        };
+        let (answers, buildkit) = tokio::join!(answering, connecting);
+        let (facts, _) = answers?;
         debug!(
             "it speaks API {}, is {} and has a {:?} store",
             facts.docker.client_version(),

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::problem::HIDDEN;
+
 pub(super) const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 pub(super) const DEFAULT_HOST: &str = "localhost";
 
@@ -64,7 +66,7 @@ pub(super) fn without_userinfo(address: &str) -> String {
     match address.rsplit_once('@') {
         Some((before, host)) => {
             let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
-            format!("{scheme}://...@{host}")
+            format!("{scheme}://{HIDDEN}@{host}")
         }
         None => address.to_owned(),
     }

@@ -322,6 +322,6 @@ fn a_password_in_an_address_is_refused_and_not_repeated() {
     ] {
         let error = Machine::new(&[("DOCKER_HOST", host)]).error();
         assert!(!format!("{error:?}").contains("hunter2"), "{error}");
-        assert!(error.message.contains("://...@"), "{error}");
+        assert!(error.message.contains("://***@"), "{error}");
     }
 }

@@ -255,8 +255,8 @@ async fn keep_children(repository: &Remote, children: &[Manifest]) -> Result<(),
 /// # Errors
 /// When one of the registries does not play along.
 pub async fn copy_image(from: &Remote, to: &Remote, image: &Manifest, tags: &[Tag]) -> Result<(), Problem> {
-    let copied = to.copy(from, image, &[kept_tag(image.digest())]).await?;
-    keep_children(to, &copied.children).await?;
+    let children = to.copy(from, image, &[kept_tag(image.digest())]).await?;
+    keep_children(to, &children).await?;
     for tag in tags {
         to.put(tag, image).await?;
     }

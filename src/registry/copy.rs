@@ -17,28 +17,12 @@ const MOST_CHILDREN: usize = 1000;
 const MOST_BLOBS: usize = 1000;
 const DEEPEST: usize = 3;
 
-/// What a copy came to.
-#[derive(Clone, Debug)]
-pub struct Copied {
-    /// All manifests below an index.
-    pub children: Vec<Manifest>,
-    pub mounted: usize,
-    /// Of blobs that went through us.
-    pub bytes: u64,
-}
-
-/// Where the blobs of a manifest go: none travels twice, however many manifests name it.
+/// What of an image is there by now: no blob travels twice, however many manifests name it.
 #[derive(Default)]
-struct Transferred {
-    mounted: usize,
-    bytes: u64,
+struct Copied {
+    /// All manifests below an index.
+    children: Vec<Manifest>,
     blobs: BTreeSet<Digest>,
-}
-
-enum Way {
-    Mounted,
-    WasThere,
-    Streamed(u64),
 }
 
 #[derive(Deserialize)]
@@ -65,81 +49,63 @@ struct Blob {
 
 impl Remote {
     /// Copies the manifest of `source`, and what it names, to here, under `tags`, or under its digest alone. What cannot
-    /// be mounted goes through us, never through a file.
+    /// be mounted goes through us, never through a file. The manifests below an index are given back.
     ///
     /// # Errors
     /// When one of the registries does not play along. What was copied until then stays, without a tag.
-    pub async fn copy(&self, source: &Remote, manifest: &Manifest, tags: &[Tag]) -> Result<Copied, Error> {
-        let mut transferred = Transferred::default();
-        let mut children = Vec::new();
-        self.fill(source, manifest, &mut transferred, &mut children, 0).await?;
+    pub async fn copy(&self, source: &Remote, manifest: &Manifest, tags: &[Tag]) -> Result<Vec<Manifest>, Error> {
+        let mut copied = Copied::default();
+        self.fill(source, manifest, &mut copied, 0).await?;
         if tags.is_empty() {
             self.put(manifest.digest(), manifest).await?;
         }
         for tag in tags {
             self.put(tag, manifest).await?;
         }
-        Ok(Copied {
-            children,
-            mounted: transferred.mounted,
-            bytes: transferred.bytes,
-        })
+        Ok(copied.children)
     }
 
     /// What the manifest names is here afterwards.
-    async fn fill(
-        &self,
-        source: &Remote,
-        manifest: &Manifest,
-        transferred: &mut Transferred,
-        children: &mut Vec<Manifest>,
-        depth: usize,
-    ) -> Result<(), Error> {
+    async fn fill(&self, source: &Remote, manifest: &Manifest, copied: &mut Copied, depth: usize) -> Result<(), Error> {
         let subject = source.subject(format_args!("manifest {}", manifest.digest()));
         let parts = Parts::read(manifest, &subject)?;
-        if children.len() + parts.manifests.len() > MOST_CHILDREN || depth > DEEPEST {
+        if copied.children.len() + parts.manifests.len() > MOST_CHILDREN || depth > DEEPEST {
             return Err(Error::malformed(&subject, "an index of so many manifests is not copied"));
         }
         for part in &parts.manifests {
             let digest = part.digest(&subject)?;
             let child = source.manifest(&digest).await?;
-            Box::pin(self.fill(source, &child, transferred, children, depth + 1)).await?;
+            Box::pin(self.fill(source, &child, copied, depth + 1)).await?;
             self.put(&digest, &child).await?;
-            children.push(child);
+            copied.children.push(child);
         }
         let mut blobs = parts.blobs(&subject)?;
-        blobs.retain(|blob| transferred.blobs.insert(blob.digest.clone()));
-        let ways = futures_util::stream::iter(blobs.into_iter().map(|blob| self.bring(source, blob)));
-        let mut ways = ways.buffer_unordered(BLOBS_AT_ONCE);
-        while let Some(way) = ways.try_next().await? {
-            match way {
-                Way::Mounted => transferred.mounted += 1,
-                Way::Streamed(bytes) => transferred.bytes += bytes,
-                Way::WasThere => {}
-            }
-        }
-        Ok(())
+        blobs.retain(|blob| copied.blobs.insert(blob.digest.clone()));
+        futures_util::stream::iter(blobs)
+            .map(|blob| self.bring(source, blob))
+            .buffer_unordered(BLOBS_AT_ONCE)
+            .try_collect()
+            .await
     }
 
-    async fn bring(&self, source: &Remote, blob: Blob) -> Result<Way, Error> {
+    async fn bring(&self, source: &Remote, blob: Blob) -> Result<(), Error> {
         if self.repository == source.repository {
-            return Ok(Way::WasThere);
+            return Ok(());
         }
         let content = source.content(&blob);
         retried(|| async {
             if self.repository.host() != source.repository.host() && self.has_blob(&blob.digest).await? {
-                return Ok(Way::WasThere);
+                return Ok(());
             }
             let url = match self.begin(Some((&blob.digest, &source.repository))).await? {
-                Begun::Mounted => return Ok(Way::Mounted),
+                Begun::Mounted => return Ok(()),
                 Begun::At(url) => url,
             };
             if self.repository.host() == source.repository.host() && self.has_blob(&blob.digest).await? {
                 self.cancel(url).await;
-                return Ok(Way::WasThere);
+                return Ok(());
             }
-            self.finish(url, &blob.digest, &content).await?;
-            Ok(Way::Streamed(blob.size))
+            self.finish(url, &blob.digest, &content).await
         })
         .await
     }

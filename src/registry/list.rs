@@ -1,15 +1,13 @@
 //! Lists of tags and repositories, page by page.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use hyper::header::LINK;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use url::Url;
 
 use super::ask::Ask;
@@ -18,7 +16,7 @@ use super::host::Host;
 use super::retry::retried;
 use super::tokens::Scope;
 use super::{Client, Remote};
-use crate::reference::{Digest, Repository, Tag, is_component};
+use crate::reference::{Repository, Tag, is_component};
 
 const A_PAGE: usize = 1000;
 const MOST_PAGES: usize = 1000;
@@ -32,17 +30,6 @@ pub struct Listing {
     pub tags: BTreeSet<Tag>,
     /// Google: the next components of the repositories below this one.
     pub children: BTreeSet<String>,
-    /// Google: every manifest, those without a tag too. Empty elsewhere.
-    pub manifests: BTreeMap<Digest, Listed>,
-}
-
-/// What a listing says of a manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    pub tags: BTreeSet<Tag>,
-    /// With its layers, in bytes.
-    pub size: Option<u64>,
-    pub uploaded: Option<SystemTime>,
 }
 
 impl Remote {
@@ -60,10 +47,6 @@ impl Remote {
             listing
                 .children
                 .extend(page.child.unwrap_or_default().into_iter().filter(|child| is_component(child)));
-            for (digest, entry) in page.manifest.unwrap_or_default() {
-                let Ok(digest) = digest.parse::<Digest>() else { continue };
-                listing.manifests.insert(digest, entry.into());
-            }
         }
         Ok(Some(listing))
     }
@@ -89,16 +72,16 @@ trait Page: DeserializeOwned {
     fn entries(&self) -> usize;
 }
 
+/// Source: go-containerregistry's `pkg/v1/google/list.go`, for what is below.
 #[derive(Deserialize)]
 struct TagsPage {
     tags: Option<Vec<String>>,
     child: Option<Vec<String>>,
-    manifest: Option<BTreeMap<String, Entry>>,
 }
 
 impl Page for TagsPage {
     fn entries(&self) -> usize {
-        self.tags.as_ref().map_or(0, Vec::len) + self.child.as_ref().map_or(0, Vec::len) + self.manifest.as_ref().map_or(0, BTreeMap::len)
+        self.tags.as_ref().map_or(0, Vec::len) + self.child.as_ref().map_or(0, Vec::len)
     }
 }
 
@@ -110,30 +93,6 @@ struct CatalogPage {
 impl Page for CatalogPage {
     fn entries(&self) -> usize {
         self.repositories.as_ref().map_or(0, Vec::len)
-    }
-}
-
-/// Source: go-containerregistry's `pkg/v1/google/list.go`. Numbers come as strings.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Entry {
-    image_size_bytes: Option<Value>,
-    time_uploaded_ms: Option<Value>,
-    tag: Option<Vec<String>>,
-}
-
-impl From<Entry> for Listed {
-    fn from(entry: Entry) -> Self {
-        let number = |value: Option<Value>| match value? {
-            Value::String(text) => text.parse().ok(),
-            value => value.as_u64(),
-        };
-        let uploaded = number(entry.time_uploaded_ms).map(Duration::from_millis);
-        Self {
-            tags: valid_tags(entry.tag.unwrap_or_default()).collect(),
-            size: number(entry.image_size_bytes),
-            uploaded: uploaded.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)),
-        }
     }
 }
 
@@ -203,18 +162,10 @@ mod tests {
     }
 
     #[test]
-    fn googles_list_tells_of_manifests_and_what_is_below() {
-        let digest = format!("sha256:{}", "a".repeat(64));
-        let text = format!(
-            r#"{{"child":["kevin","Bad/"],"manifest":{{"{digest}":{{"imageSizeBytes":"7","layerId":"","mediaType":"m",
-                "tag":["latest","no tag"],"timeCreatedMs":"0","timeUploadedMs":"1500"}},"sha256:bad":{{}}}},
-                "name":"lattice-dev","tags":["latest"]}}"#
-        );
-        let page: TagsPage = serde_json::from_str(&text).expect("a page");
-        assert_eq!(page.entries(), 5);
-        let listed: Listed = page.manifest.expect("manifests").remove(&digest).expect("an entry").into();
-        assert_eq!(listed.tags, BTreeSet::from([Tag::latest()]));
-        assert_eq!(listed.size, Some(7));
-        assert_eq!(listed.uploaded, Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1500)));
+    fn googles_list_tells_what_is_below() {
+        let text = r#"{"child":["kevin","Bad/"],"manifest":{"sha256:bad":{"imageSizeBytes":"7"}},"name":"lattice-dev","tags":["latest"]}"#;
+        let page: TagsPage = serde_json::from_str(text).expect("a page");
+        assert_eq!(page.entries(), 3);
+        assert_eq!(page.child, Some(vec!["kevin".to_owned(), "Bad/".to_owned()]));
     }
 }

@@ -34,9 +34,8 @@ use crate::proxy::{Proxies, is_loopback};
 use crate::reference::Repository;
 
 pub use content::{ByteStream, Content};
-pub use copy::Copied;
 pub use error::{Error, Kind};
-pub use list::{Listed, Listing};
+pub use list::Listing;
 pub use manifests::{Deleted, Descriptor, Manifest, ManifestName};
 pub use memory::Memory;
 pub use uploads::Uploaded;

@@ -158,9 +158,15 @@ impl Door {
         Self::leading_to(tls, To::BuildKit)
     }
 
+    /// Answers as a daemon does on a busy machine: what makes it start processes takes so long.
+    pub fn busy(takes: Duration) -> Self {
+        Self::leading_to(None, To::Daemon { unknown: &[], takes })
+    }
+
     /// Requests that begin as one of `unknown` are answered 404.
     fn open(tls: Option<TlsAcceptor>, unknown: &'static [&str]) -> Self {
-        Self::leading_to(tls, To::Daemon { unknown })
+        let takes = Duration::ZERO;
+        Self::leading_to(tls, To::Daemon { unknown, takes })
     }
 
     fn leading_to(tls: Option<TlsAcceptor>, to: To) -> Self {
@@ -250,14 +256,14 @@ fn runtime() -> Runtime {
 
 #[derive(Clone, Copy)]
 enum To {
-    Daemon { unknown: &'static [&'static str] },
+    Daemon { unknown: &'static [&'static str], takes: Duration },
     BuildKit,
 }
 
 impl To {
     async fn pass(self, stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Mutex<Vec<String>>) -> io::Result<()> {
         match self {
-            Self::Daemon { unknown } => pass(stream, seen, unknown).await,
+            Self::Daemon { unknown, takes } => pass(stream, seen, unknown, takes).await,
             Self::BuildKit => pass_to_buildkit(stream).await,
         }
     }
@@ -276,7 +282,12 @@ async fn pass_to_buildkit(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io
 }
 
 /// Notes what each connection begins with.
-async fn pass(mut stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Mutex<Vec<String>>, unknown: &[&str]) -> io::Result<()> {
+async fn pass(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    seen: &Mutex<Vec<String>>,
+    unknown: &[&str],
+    takes: Duration,
+) -> io::Result<()> {
     let mut first = vec![0; 4096];
     let length = stream.read(&mut first).await?;
     let line = String::from_utf8_lossy(&first[..length])
@@ -285,6 +296,9 @@ async fn pass(mut stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Mutex<Vec<
         .unwrap_or_default()
         .to_owned();
     let is_unknown = unknown.iter().any(|unknown| line.starts_with(unknown));
+    if ["/info ", "/version "].iter().any(|question| line.contains(question)) {
+        tokio::time::sleep(takes).await;
+    }
     seen.lock().expect("not poisoned").push(line);
     if is_unknown {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;

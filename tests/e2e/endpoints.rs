@@ -431,14 +431,17 @@ fn ssh_that_does_not_come_about_is_explained() {
 }
 
 #[test]
-fn a_silent_address_is_given_up() {
+fn a_silent_address_is_given_up_and_a_busy_daemon_waited_for() {
     let certificates = Certificates::for_server(LOOPBACK);
+    let busy = Door::busy(Duration::from_secs(11));
+    let patient = Project::of_images(&["api"]).with("DOCKER_HOST", busy.address());
     let (plain, secure) = (Silent::new(), Silent::new());
     let projects = [
         Project::of_images(&["api"]).with("DOCKER_HOST", plain.address()),
         with_tls(Project::of_images(&["api"]), secure.address(), &certificates),
     ];
     thread::scope(|scope| {
+        scope.spawn(|| patient.run(&["build"]).ok().says(&["note: waiting for tcp://"]));
         for project in projects {
             scope.spawn(move || {
                 project.run(&["build"]).ended(1).says(&[

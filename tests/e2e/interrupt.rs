@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Lines, Read as _};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::builders::push_is_part_of_the_build;
+use crate::proxy::silent_registry;
 use crate::support::{Project, Ran, provided};
 
 const SOON: Duration = Duration::from_secs(2);
@@ -145,14 +147,21 @@ fn a_push_stops_too() {
     }
 }
 
+/// What is flipped must be put back, which cannot be where nothing answers.
 #[test]
 fn interrupted_twice_it_ends_at_once() {
-    let project = Project::endless(1, 0);
-    let run = Run::until(&project, "output", "line-0");
+    let project = Project::of_images(&["api"]);
+    let flip = format!("PUT /v2/{}/kevin-api/manifests/latest ", project.registry.path());
+    let (host, asked) = silent_registry(&provided("LATTICE_TEST_REGISTRY"), flip);
+    let registry = format!("{host}/{}", project.registry.path());
+    let project = project.with("LATTICE_IMAGES_REGISTRY", registry);
+    let mut run = Run::start(&project);
+    asked.recv_timeout(10 * SOON).expect("it flips");
     run.signal("-INT");
+    thread::sleep(SOON);
+    assert_eq!(run.child.try_wait().expect("asked"), None, "it leaves a channel without a word");
     run.signal("-TERM");
-    run.interrupted();
-    soon(|| !is_built(&project));
+    assert!(run.interrupted().contains("interrupted twice; what was begun may be left undone"));
 }
 
 #[test]

@@ -8,8 +8,28 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+const INTERNAL_SERVER_ERROR: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
 /// A registry that answers 500 to requests that begin so.
 pub fn failing_registry(registry: &str, request: &'static [u8]) -> String {
+    faulty_registry(registry, request.to_owned(), |client| {
+        let _ = client.write_all(INTERNAL_SERVER_ERROR);
+    })
+}
+
+/// A registry that never answers requests that begin so, and tells of them.
+pub fn silent_registry(registry: &str, request: String) -> (String, Receiver<()>) {
+    let (tell, asked) = mpsc::channel();
+    let host = faulty_registry(registry, request.into_bytes(), move |_| {
+        let _ = tell.send(());
+        loop {
+            thread::park();
+        }
+    });
+    (host, asked)
+}
+
+fn faulty_registry(registry: &str, request: Vec<u8>, fail: impl Fn(&mut TcpStream) + Clone + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let host = listener.local_addr().expect("an address").to_string();
     let registry = registry.to_owned();
@@ -17,10 +37,10 @@ pub fn failing_registry(registry: &str, request: &'static [u8]) -> String {
         for client in listener.incoming().flatten() {
             let server = TcpStream::connect(&registry).expect("the registry answers");
             let (mut from_client, mut to_server) = (client.try_clone().expect("cloned"), server.try_clone().expect("cloned"));
+            let (request, fail) = (request.clone(), fail.clone());
             thread::spawn(move || {
-                let refused = |sent: &[u8]| sent.starts_with(request);
-                if pass(&mut from_client, &mut to_server, refused) {
-                    let _ = from_client.write_all(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                if pass(&mut from_client, &mut to_server, |sent| sent.starts_with(&request)) {
+                    fail(&mut from_client);
                 }
                 let _ = to_server.shutdown(Shutdown::Both);
             });

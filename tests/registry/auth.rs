@@ -38,8 +38,7 @@ async fn everything(client: &Client, host: &str) {
     one.may_push().await.expect("allowed");
     let manifest = image(&one, OCI_MANIFEST, &[b"layer"]).await;
     one.put(&Tag::latest(), &manifest).await.expect("put");
-    let copied = two.copy(&one, &manifest, &[Tag::latest()]).await.expect("copied");
-    assert_eq!((copied.mounted, copied.bytes), (2, 0));
+    two.copy(&one, &manifest, &[Tag::latest()]).await.expect("copied");
     assert!(two.head(&Tag::latest()).await.expect("answered").is_some());
     assert_eq!(two.tags().await.expect("answered").expect("there").tags.len(), 1);
     assert_eq!(client.catalog(host).await.expect("answered").expect("there").len(), 2);

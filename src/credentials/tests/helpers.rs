@@ -29,7 +29,7 @@ fn the_answers_of_a_helper() {
     for broken in [r#"{"Username":"u","Secret":"hunter2""#, r#"["hunter2"]"#, "hunter2", ""] {
         let error = answer(broken).expect_err("not the protocol");
         assert!(matches!(error.problem, CredentialProblem::HelperAnswer { .. }));
-        assert!(error.message().contains("`docker-credential-s` answered for h with"));
+        assert!(error.to_string().contains("`docker-credential-s` answered for h with"));
         assert!(!format!("{error} {error:?} {}", error.hint()).contains("hunter2"));
     }
 }
@@ -42,12 +42,12 @@ fn a_helper_that_reads_nothing_and_fails_says_so_itself() {
     );
     let error = machine.error("h.example");
     assert_eq!(
-        error.message(),
+        error.to_string(),
         "credential helper `docker-credential-s` failed for h.example (exit status: 3): cannot open [31m keychain and more"
     );
     assert_eq!(error.hint(), "log in with `docker login h.example`");
     let machine = Machine::new(r#"{"credsStore":"s"}"#).with_program("docker-credential-s", "kill -9 $$");
-    let message = machine.error("h").message();
+    let message = machine.error("h").to_string();
     assert!(
         message.ends_with("failed for h (signal: 9 (SIGKILL)) and said nothing"),
         "{message}"
@@ -62,7 +62,7 @@ fn google_s_helper_without_a_login_is_explained() {
         Machine::new(r#"{"credHelpers":{"gcr.io":"gcr"}}"#).with_program("docker-credential-gcr", &format!("echo \"{said}\"; exit 1"));
     let error = machine.error("gcr.io");
     assert_eq!(
-        error.message(),
+        error.to_string(),
         format!("credential helper `docker-credential-gcr` failed for gcr.io (exit status: 1): {said}")
     );
     for command in [
@@ -81,12 +81,12 @@ fn a_helper_that_is_not_there_is_named() {
     let machine = Machine::new(r#"{"credHelpers":{"gcr.io":"gcr"},"credsStore":"pass"}"#);
     let error = machine.error("gcr.io");
     assert_eq!(
-        error.message(),
+        error.to_string(),
         "credential helper `docker-credential-gcr` for gcr.io, from `credHelpers` of Docker's config.json, is not on PATH"
     );
     assert_eq!(error.hint(), missing_credential_hint("gcr.io"));
     let error = machine.error("docker.io");
-    assert!(error.message().contains("for docker.io, from `credsStore`"), "{error}");
+    assert!(error.to_string().contains("for docker.io, from `credsStore`"), "{error}");
     assert!(error.hint().contains("install docker-credential-pass"));
     assert!(error.hint().ends_with("run `docker login`"));
 }
@@ -130,7 +130,7 @@ fn a_program_that_cannot_be_run_says_why() {
     let program = machine.path().join("docker-credential-s");
     fs::write(&program, "no program at all").expect("written");
     let error = machine.error("h");
-    assert!(error.message().contains("`docker-credential-s` for h cannot be run: "), "{error}");
+    assert!(error.to_string().contains("`docker-credential-s` for h cannot be run: "), "{error}");
     assert!(error.hint().contains("reinstall docker-credential-s"));
 }
 
@@ -140,7 +140,7 @@ fn a_name_that_leaves_the_path_is_refused() {
         let machine = Machine::new(&format!(r#"{{"credsStore":"{name}"}}"#));
         let error = machine.error("h");
         assert!(matches!(error.problem, CredentialProblem::HelperName { .. }), "{name}");
-        assert!(error.message().contains(&format!("`{name}`")), "{error}");
+        assert!(error.to_string().contains(&format!("`{name}`")), "{error}");
         assert!(error.hint().contains("`credsStore`"));
     }
 }
@@ -153,7 +153,7 @@ fn a_helper_that_hangs_is_stopped() {
         let started = Instant::now();
         let error = credentials.for_host("h").await.expect_err("too late");
         assert_eq!(
-            error.message(),
+            error.to_string(),
             "credential helper `docker-credential-s` did not answer for h within 300ms and was stopped"
         );
         assert!(error.hint().contains("`echo h | docker-credential-s get > /dev/null`"));

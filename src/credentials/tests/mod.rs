@@ -124,7 +124,7 @@ fn tokens_come_before_passwords() {
 fn auth_that_cannot_be_decoded_is_an_error_for_its_host_only() {
     let machine = Machine::new(r#"{"auths":{"a":{"auth":"hunter2"},"b":{"auth":"dTpw"}}}"#);
     let error = machine.error("a");
-    let message = error.message();
+    let message = error.to_string();
     assert!(message.starts_with("`auth` of a in /"), "{message}");
     assert!(message.contains("config.json is not base64 of"), "{message}");
     assert_eq!(error.hint(), "log in with `docker login a`");

@@ -118,8 +118,15 @@ impl Dialler {
     where
         E: std::error::Error + 'static,
     {
-        let answer = timeout(patience(&self.endpoint), asked).await;
-        match answer.map_err(|_| unanswered(&self.endpoint))? {
+        self.explained(self.in_time(asked).await?).await
+    }
+
+    /// What the daemon said, or why it said nothing.
+    pub(super) async fn explained<T, E>(&self, answer: Result<T, E>) -> Result<T, Problem>
+    where
+        E: std::error::Error + 'static,
+    {
+        match answer {
             Ok(answer) => Ok(answer),
             Err(error) if is_vague(&self.endpoint, &error) => Err(match self.refusal().await {
                 Some(refusal) => unreachable(&self.endpoint, &refusal),
