@@ -18,7 +18,8 @@ const SHUTDOWN: Duration = Duration::from_millis(500);
 fn main() -> ExitCode {
     let cli = Cli::parse();
     trace(&cli);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // what takes a core is done beside it; what waits for answers is soonest done by one thread
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.map_err(Error::from).and_then(|runtime| {
         let result = runtime.block_on(commands::run(&cli));
         runtime.shutdown_timeout(SHUTDOWN);

@@ -135,11 +135,11 @@ impl Layers {
 
     async fn upload(&self, layer: Arc<dyn Layer>, repository: &Remote, progress: &Arc<Progress>) -> Result<Blob, Error> {
         let _permit = self.uploads.acquire().await?;
-        let (gzip, progress) = (self.gzip.clone(), Arc::clone(progress));
-        let most = Arc::new(AtomicU64::new(0));
-        progress.total.fetch_add(layer.size(), Relaxed);
+        let (gzip, most, size) = (self.gzip.clone(), Arc::new(AtomicU64::new(0)), layer.size());
+        progress.total.fetch_add(size, Relaxed);
+        let (counted, counter) = (Arc::clone(&most), Arc::clone(progress));
         let content = Content::stream(None, move || {
-            let (most, progress, size) = (Arc::clone(&most), Arc::clone(&progress), layer.size());
+            let (most, progress) = (Arc::clone(&counted), Arc::clone(&counter));
             gzip.stream(Arc::clone(&layer), move |reached| {
                 let reached = reached.min(size);
                 // what is sent again is not counted again
@@ -147,7 +147,12 @@ impl Layers {
                 progress.sent.fetch_add(reached.saturating_sub(before), Relaxed);
             })
         });
-        let uploaded = repository.upload_unnamed(content).await.map_err(Problem::from)?;
+        let uploaded = repository.upload_unnamed(content).await.inspect_err(|_| {
+            // whoever brings it after all counts it anew
+            progress.total.fetch_sub(size, Relaxed);
+            progress.sent.fetch_sub(most.load(Relaxed), Relaxed);
+        });
+        let uploaded = uploaded.map_err(Problem::from)?;
         Ok(Blob {
             digest: uploaded.digest,
             size: uploaded.size,
