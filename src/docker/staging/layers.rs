@@ -137,9 +137,9 @@ impl Layers {
         let _permit = self.uploads.acquire().await?;
         let (gzip, most, size) = (self.gzip.clone(), Arc::new(AtomicU64::new(0)), layer.size());
         progress.total.fetch_add(size, Relaxed);
-        let (counted, counter) = (Arc::clone(&most), Arc::clone(progress));
+        let told = (Arc::clone(&most), Arc::clone(progress));
         let content = Content::stream(None, move || {
-            let (most, progress) = (Arc::clone(&counted), Arc::clone(&counter));
+            let (most, progress) = told.clone();
             gzip.stream(Arc::clone(&layer), move |reached| {
                 let reached = reached.min(size);
                 // what is sent again is not counted again
