@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::buildkit::{Look, Origin, Replica};
+use super::buildkit::{Look, Origin, Replica, Upon};
 use super::push::Pushed;
 use crate::context::{Contexts, Inline};
 use crate::docker_config::Secret;
@@ -204,7 +204,7 @@ impl Recipe<'_> {
 }
 
 /// A build without a context of its own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct InlineBuild<'a> {
     pub(super) dockerfile: &'a str,
     /// What it copies from; the Dockerfile is not among them.
@@ -215,4 +215,6 @@ pub(super) struct InlineBuild<'a> {
     pub(super) epoch: Option<&'a str>,
     /// For BuildKit.
     pub(super) look: Option<Look>,
+    /// What it comes to, where BuildKit is to be told so.
+    pub(super) upon: Option<&'a Upon>,
 }

@@ -3,6 +3,8 @@
 //! As in the debug images of distroless, the utilities are in `/busybox`, at the end of `PATH`. Nothing is run to make
 //! the layer, so it is the same on every machine and for every architecture.
 
+mod config;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
@@ -20,7 +22,7 @@ use tar::EntryType;
 
 use super::Daemon;
 use super::build::{Builder, again_if_lost};
-use super::buildkit::{BuildKit, Export, Look};
+use super::buildkit::{BuildKit, Export, Look, Upon};
 use super::push::Pusher;
 use super::recipe::{Built, InlineBuild, Made, Names, Sibling};
 use crate::context::{self, Inline};
@@ -35,6 +37,13 @@ use crate::reference::ImageName;
 pub(super) const FOLDER: &str = "busybox";
 /// The stage of the normal build, in a Dockerfile of ours.
 const NORMAL: &str = "normal";
+/// As a frontend calls the steps of [`Unpacked::InAStage`].
+const STEPS: [&str; 4] = [
+    "[normal 1/1] FROM the normal image",
+    "[internal] load build context",
+    "[utilities 1/1] ADD utilities.tar /",
+    "[debug 1/1] COPY --from=utilities / /",
+];
 /// Where images keep their busybox.
 pub(super) const PLACES: [&str; 4] = ["/bin/busybox", "/usr/bin/busybox", "/busybox/busybox", "/busybox"];
 pub(super) const MAX_BYTES: usize = 32 << 20;
@@ -242,6 +251,15 @@ impl<'a> Addition<'a> {
         dockerfile(&self.normal.name, self.platforms, unpacked)
     }
 
+    /// What [`Unpacked::InAStage`] comes to, where nothing has to be looked at or told for it.
+    fn upon(&self, files: &[Inline]) -> Option<Upon> {
+        let ([archive], [platform]) = (files, self.platforms) else {
+            return None;
+        };
+        let is_plain = self.normal.has_folder == Some(false) && self.epoch.is_none();
+        is_plain.then(|| Upon::new(&self.normal.name, platform, &archive.path, STEPS, config::with_utilities))
+    }
+
     /// As [`super::Recipe::is_to_be_taken`].
     pub(super) fn is_to_be_taken(&self) -> bool {
         self.is_below_copies && self.normal.is_copied && self.platforms.len() == 1
@@ -271,6 +289,7 @@ impl<'a> Addition<'a> {
                 folder: FOLDER,
                 refusal: own_keys,
             }),
+            upon: None,
         }
     }
 
@@ -334,8 +353,15 @@ impl BuildKit {
         step: &str,
         events: &Events,
     ) -> Result<(Made, Reads), Error> {
+        if !self.links {
+            let (dockerfile, upon) = (addition.dockerfile(Unpacked::InAStage), addition.upon(files));
+            let build = InlineBuild {
+                upon: upon.as_ref(),
+                ..addition.build(&dockerfile, files)
+            };
+            return Ok((self.build_inline(build, export, step, events).await?, Reads::of([])));
+        }
         let dockerfile = addition.dockerfile(match export {
-            _ if !self.links => Unpacked::InAStage,
             // a layer that is linked is no copy
             Export::MadeAgain(_) => Unpacked::InTheImage,
             _ => Unpacked::Linked,
@@ -362,6 +388,7 @@ impl BuildKit {
             platforms,
             epoch: None,
             look: None,
+            upon: None,
         };
         // nobody asked for this build
         let (unseen, _) = Events::channel();

@@ -44,7 +44,7 @@ pub struct Proxy {
 impl Proxy {
     /// In front of the registry at `behind`.
     pub fn start(behind: &str) -> io::Result<Self> {
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let host = listener.local_addr()?.to_string();
         let tally = Arc::<Tally>::default();

@@ -18,8 +18,9 @@ use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
 use super::LARGEST_ANSWER;
-use super::llb::Definition;
+use super::llb::{self, Definition, Platform};
 use super::solve::said;
+use super::upon::Upon;
 use crate::reference::Digest;
 
 /// Tells which build a call is about (moby/buildkit, `client/buildid`).
@@ -34,6 +35,8 @@ pub(super) struct Question {
     attrs: HashMap<String, String>,
     /// By the names that `input:` has for them.
     inputs: HashMap<String, Bytes>,
+    /// What the frontend would make of it.
+    upon: Option<Upon>,
 }
 
 impl Question {
@@ -42,7 +45,13 @@ impl Question {
             frontend,
             attrs: HashMap::new(),
             inputs: HashMap::new(),
+            upon: None,
         }
+    }
+
+    /// Spares the frontend the work, if that can be done.
+    pub(super) fn answer(&mut self, upon: Upon) {
+        self.upon = Some(upon);
     }
 
     pub(super) fn set(&mut self, attribute: String, value: &str) {
@@ -121,13 +130,17 @@ impl Made {
 
     /// Gives the exporter another configuration.
     pub(super) fn set_config(&mut self, config: Bytes) {
-        let other = Answer {
-            metadata: HashMap::from([(CONFIG.to_owned(), config)]),
-            ..Answer::default()
-        };
-        // of messages one after another, the last one counts (Protocol Buffers, encoding)
-        self.result = [&self.result[..], &other.encode_to_vec()].concat().into();
+        self.result = with_config(&self.result, config);
     }
+}
+
+fn with_config(result: &[u8], config: Bytes) -> Bytes {
+    let other = Answer {
+        metadata: HashMap::from([(CONFIG.to_owned(), config)]),
+        ..Answer::default()
+    };
+    // of messages one after another, the last one counts (Protocol Buffers, encoding)
+    [result, &other.encode_to_vec()].concat().into()
 }
 
 /// How an image was made, for builds that stand on it: by platform, or under no name where there is one alone.
@@ -213,17 +226,37 @@ impl Bridge {
     }
 
     async fn solve(&mut self, question: Question) -> Result<(Bytes, Answer), Error> {
-        let asked = Solve {
-            frontend: question.frontend.to_owned(),
-            frontend_opt: question.attrs,
-            allow_result_return: true,
-            allow_result_array_ref: true,
-            frontend_inputs: question.inputs,
-            ..Solve::default()
+        let result = if let Some(result) = self.answered(&question).await? {
+            result
+        } else {
+            let asked = Solve {
+                frontend: question.frontend.to_owned(),
+                frontend_opt: question.attrs,
+                frontend_inputs: question.inputs,
+                ..Solve::new()
+            };
+            self.solved(asked).await?
         };
-        let solved: Solved = self.call("Solve", asked).await?;
-        let answer = Answer::decode(solved.result.clone())?;
-        Ok((solved.result, answer))
+        let answer = Answer::decode(result.clone())?;
+        Ok((result, answer))
+    }
+
+    /// What a frontend would come to.
+    async fn answered(&mut self, question: &Question) -> Result<Option<Bytes>, Error> {
+        let Some(upon) = &question.upon else { return Ok(None) };
+        let asked = ResolveImageConfig {
+            name: upon.image.clone(),
+            platform: Some(upon.platform.clone()),
+        };
+        let ImageConfig { config } = self.call("ResolveImageConfig", asked).await?;
+        let Some(config) = (upon.config)(&config) else { return Ok(None) };
+        let result = self.solved(Solve::definition(llb::archive_upon(upon))).await?;
+        Ok(Some(with_config(&result, config)))
+    }
+
+    async fn solved(&mut self, asked: Solve) -> Result<Bytes, Error> {
+        let Solved { result } = self.call("Solve", asked).await?;
+        Ok(result)
     }
 
     /// What was made on the way, by which the builder knows it.
@@ -231,14 +264,7 @@ impl Bridge {
     /// # Errors
     /// When the build has ended.
     pub(super) async fn step(&mut self, definition: Definition) -> Result<String, Error> {
-        let asked = Solve {
-            definition: Some(definition),
-            allow_result_return: true,
-            allow_result_array_ref: true,
-            ..Solve::default()
-        };
-        let solved: Solved = self.call("Solve", asked).await?;
-        let answer = Answer::decode(solved.result)?;
+        let answer = Answer::decode(self.solved(Solve::definition(definition)).await?)?;
         Ok(answer.one.context("the builder made nothing of a part of the build")?.id)
     }
 
@@ -309,6 +335,37 @@ struct Solve {
     allow_result_array_ref: bool,
     #[prost(map = "string, bytes", tag = "13")]
     frontend_inputs: HashMap<String, Bytes>,
+}
+
+impl Solve {
+    fn new() -> Self {
+        Self {
+            allow_result_return: true,
+            allow_result_array_ref: true,
+            ..Self::default()
+        }
+    }
+
+    fn definition(definition: Definition) -> Self {
+        Self {
+            definition: Some(definition),
+            ..Self::new()
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ResolveImageConfig {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    platform: Option<Platform>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ImageConfig {
+    #[prost(bytes = "bytes", tag = "2")]
+    config: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,16 +1,25 @@
 //! What a build is made from (moby/buildkit, `solver/pb/ops.proto`), as far as it copies files that it was sent.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use prost::bytes::Bytes;
 use prost::{DecodeError, Message};
+use serde_json::json;
 
+use super::CONTEXT;
+use super::upon::Upon;
 use crate::reference::Digest;
 
 const FOLDER: &str = "local://";
 const IMAGE: &str = "docker-image://";
 /// In the place of a mode or a time: that of the source.
 const AS_IT_IS: i64 = -1;
+/// In the place of what a file operation begins with.
+const NOTHING: i64 = -1;
+/// What of a folder is wanted, and by what it is known the next time (moby/buildkit, `solver/pb/attr.go`).
+const PATHS: &str = "local.followpaths";
+const FOLDER_NAME: &str = "local.sharedkeyhint";
+const VERTEX_NAME: &str = "llb.customname";
 
 /// All that is made on the way to this vertex of a definition.
 ///
@@ -18,10 +27,38 @@ const AS_IT_IS: i64 = -1;
 /// When it is none.
 pub(super) fn up_to(vertex: &str, definition: &Bytes) -> Result<Definition, DecodeError> {
     let mut definition = Definition::decode(definition.clone())?;
-    let inputs = vec![Input { digest: vertex.to_owned() }];
-    // the last operation names what is made
-    definition.ops.push(Op { inputs, ..Op::default() }.encode_to_vec().into());
+    definition.end_with(vertex);
     Ok(definition)
+}
+
+/// A layer of what is in an archive, on top of an image: it is unpacked by itself, and copied from there.
+pub(super) fn archive_upon(upon: &Upon) -> Definition {
+    let mut definition = Definition::default();
+    let [from, loading, unpacking, copying] = upon.names;
+    let image = Op {
+        platform: Some(upon.platform.clone()),
+        ..Op::source(format!("{IMAGE}{}", upon.image), [])
+    };
+    let paths = json!([upon.archive]).to_string();
+    let archive = Op::source(format!("{FOLDER}{CONTEXT}"), [(PATHS, paths), (FOLDER_NAME, CONTEXT.to_owned())]);
+    let (image, archive) = (definition.add(from, &image), definition.add(loading, &archive));
+    let unpacked = Action {
+        input: NOTHING,
+        copy: Some(FileCopy {
+            unpacks: true,
+            ..FileCopy::to_the_root(format!("/{}", upon.archive))
+        }),
+        ..Action::default()
+    };
+    let unpacked = definition.add(unpacking, &Op::files([archive], unpacked));
+    let copied = Action {
+        source: 1,
+        copy: Some(FileCopy::to_the_root("/".to_owned())),
+        ..Action::default()
+    };
+    let copied = definition.add(copying, &Op::files([image, unpacked], copied));
+    definition.end_with(&copied.digest);
+    definition
 }
 
 /// A layer that copies make.
@@ -130,6 +167,20 @@ fn stage(copy: &FileCopy, top: &str, ops: &Ops) -> Option<Vec<Step>> {
 }
 
 impl FileCopy {
+    /// As a frontend means it without a flag.
+    fn to_the_root(from: String) -> Self {
+        Self {
+            from,
+            to: "/".to_owned(),
+            mode: -1,
+            contents: true,
+            creates_folders: true,
+            allow_wildcard: true,
+            timestamp: AS_IT_IS,
+            ..Self::default()
+        }
+    }
+
     fn is_plain(&self) -> bool {
         let is_pattern = self.allow_wildcard && self.from.contains(['*', '?', '[', '\\']);
         !is_pattern
@@ -162,6 +213,30 @@ pub(super) struct Definition {
     metadata: HashMap<String, Bytes>,
 }
 
+impl Definition {
+    fn add(&mut self, name: &str, op: &Op) -> Input {
+        let op = Bytes::from(op.encode_to_vec());
+        let digest = Digest::of(&op).to_string();
+        let description = BTreeMap::from([(VERTEX_NAME.to_owned(), name.to_owned())]);
+        self.metadata
+            .insert(digest.clone(), OpMetadata { description }.encode_to_vec().into());
+        self.ops.push(op);
+        Input::of(&digest)
+    }
+
+    /// The last operation names what is made.
+    fn end_with(&mut self, made: &str) {
+        let inputs = vec![Input::of(made)];
+        self.ops.push(Op { inputs, ..Op::default() }.encode_to_vec().into());
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OpMetadata {
+    #[prost(btree_map = "string, string", tag = "2")]
+    description: BTreeMap<String, String>,
+}
+
 #[derive(Clone, PartialEq, Message)]
 struct Op {
     #[prost(message, repeated, tag = "1")]
@@ -170,6 +245,49 @@ struct Op {
     source: Option<Source>,
     #[prost(message, optional, tag = "4")]
     file: Option<FileOp>,
+    #[prost(message, optional, tag = "10")]
+    platform: Option<Platform>,
+}
+
+impl Op {
+    fn source<const N: usize>(identifier: String, attrs: [(&str, String); N]) -> Self {
+        let attrs = attrs.map(|(name, value)| (name.to_owned(), value)).into();
+        Self {
+            source: Some(Source { identifier, attrs }),
+            ..Self::default()
+        }
+    }
+
+    fn files<const N: usize>(inputs: [Input; N], action: Action) -> Self {
+        Self {
+            inputs: inputs.into(),
+            file: Some(FileOp { actions: vec![action] }),
+            ..Self::default()
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Platform {
+    #[prost(string, tag = "1")]
+    architecture: String,
+    #[prost(string, tag = "2")]
+    os: String,
+    #[prost(string, tag = "3")]
+    variant: String,
+}
+
+impl Platform {
+    /// `os/architecture[/variant]`
+    pub(super) fn named(name: &str) -> Self {
+        let mut parts = name.split('/').map(str::to_owned);
+        let (os, architecture, variant) = (parts.next(), parts.next(), parts.next());
+        Self {
+            architecture: architecture.unwrap_or_default(),
+            os: os.unwrap_or_default(),
+            variant: variant.unwrap_or_default(),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -178,10 +296,18 @@ struct Input {
     digest: String,
 }
 
+impl Input {
+    fn of(vertex: &str) -> Self {
+        Self { digest: vertex.to_owned() }
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 struct Source {
     #[prost(string, tag = "1")]
     identifier: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    attrs: BTreeMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -252,9 +378,7 @@ mod tests {
     use super::*;
 
     fn op(inputs: &[&Bytes]) -> Op {
-        let inputs = inputs.iter().map(|input| Input {
-            digest: Digest::of(input).to_string(),
-        });
+        let inputs = inputs.iter().map(|input| Input::of(Digest::of(input).as_str()));
         Op {
             inputs: inputs.collect(),
             ..Op::default()
@@ -262,10 +386,7 @@ mod tests {
     }
 
     fn source(identifier: &str) -> Bytes {
-        let source = Some(Source {
-            identifier: identifier.to_owned(),
-        });
-        Op { source, ..op(&[]) }.encode_to_vec().into()
+        Op::source(identifier.to_owned(), []).encode_to_vec().into()
     }
 
     fn action(input: i64, source: i64, from: &str) -> Action {
@@ -370,6 +491,23 @@ mod tests {
         assert!(copied(&of_nothing, "/to", "/").is_none(), "a part of it");
         assert!(copied(&of_nothing, "/", "/elsewhere").is_none());
         assert!(copied(&stage(Some(&image)), "/", "/").is_none(), "the files of the image as well");
+    }
+
+    #[test]
+    fn an_archive_upon_an_image_is_such_a_stage() {
+        let upon = Upon::new("h/i", "linux/arm/v7", "a.tar", ["from", "load", "unpack", "copy"], |_| None);
+        let definition = archive_upon(&upon);
+        let platform = Platform {
+            architecture: "arm".to_owned(),
+            os: "linux".to_owned(),
+            variant: "v7".to_owned(),
+        };
+        let image = Op::decode(definition.ops[0].clone()).expect("an operation");
+        assert_eq!(image.source.expect("a source").identifier, "docker-image://h/i");
+        assert_eq!(image.platform, Some(platform));
+        assert_eq!(definition.metadata.len(), 4, "each has a name");
+        let shape = shape(&definition.encode_to_vec().into()).expect("copies alone");
+        assert_eq!(shape, [["context:/a.tar"]]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod request;
 mod secrets;
 mod session;
 mod solve;
+mod upon;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -51,6 +52,7 @@ pub(super) use request::{Ahead, Export, Push};
 use secrets::{Agents, Given};
 use session::{Offer, Session};
 use solve::{Making, Settling, Solved};
+pub(super) use upon::Upon;
 
 const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
@@ -211,6 +213,9 @@ impl BuildKit {
     ) -> Result<Made, Error> {
         let mut solve = Solve::inline(build, export);
         solve.siblings = self.give(&mut solve.asked.question, build.siblings);
+        if let Some(upon) = build.upon {
+            solve.asked.question.answer(upon.clone());
+        }
         self.made(solve, step, events).await
     }
 
