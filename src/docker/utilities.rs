@@ -251,12 +251,12 @@ impl<'a> Addition<'a> {
         dockerfile(&self.normal.name, self.platforms, unpacked)
     }
 
-    /// What [`Unpacked::InAStage`] comes to, where nothing has to be looked at or told for it.
+    /// What [`Unpacked::InAStage`] comes to, where nothing has to be looked at or told for it, and the image is there by its name.
     fn upon(&self, files: &[Inline]) -> Option<Upon> {
         let ([archive], [platform]) = (files, self.platforms) else {
             return None;
         };
-        let is_plain = self.normal.has_folder == Some(false) && self.epoch.is_none();
+        let is_plain = self.normal.has_folder == Some(false) && self.epoch.is_none() && self.normal.origin.is_none();
         is_plain.then(|| Upon::new(&self.normal.name, platform, &archive.path, STEPS, config::with_utilities))
     }
 
