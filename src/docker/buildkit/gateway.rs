@@ -18,9 +18,8 @@ use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
 use super::LARGEST_ANSWER;
-use super::llb::{self, Definition, Platform};
+use super::llb::{Definition, Platform, Upon};
 use super::solve::said;
-use super::upon::Upon;
 use crate::reference::Digest;
 
 /// Tells which build a call is about (moby/buildkit, `client/buildid`).
@@ -250,7 +249,7 @@ impl Bridge {
         };
         let ImageConfig { config } = self.call("ResolveImageConfig", asked).await?;
         let Some(config) = (upon.config)(&config) else { return Ok(None) };
-        let result = self.solved(Solve::definition(llb::archive_upon(upon))).await?;
+        let result = self.solved(Solve::definition(upon.definition())).await?;
         Ok(Some(with_config(&result, config)))
     }
 

@@ -11,7 +11,6 @@ mod request;
 mod secrets;
 mod session;
 mod solve;
-mod upon;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -45,6 +44,7 @@ use folder::Folder;
 pub(super) use gateway::Look;
 use gateway::{Bridge, Definitions, Question};
 use line::Line;
+pub(super) use llb::Upon;
 use received::Received;
 pub(super) use replica::{Dialect, Replica};
 use request::Asked;
@@ -52,7 +52,6 @@ pub(super) use request::{Ahead, Export, Push};
 use secrets::{Agents, Given};
 use session::{Offer, Session};
 use solve::{Making, Settling, Solved};
-pub(super) use upon::Upon;
 
 const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";

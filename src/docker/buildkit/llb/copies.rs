@@ -1,95 +1,45 @@
-//! What a build is made from (moby/buildkit, `solver/pb/ops.proto`), as far as it copies files that it was sent.
+//! The layers of a definition that are made by copying files that were sent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
+use prost::Message as _;
 use prost::bytes::Bytes;
-use prost::{DecodeError, Message};
-use serde_json::json;
 
-use super::CONTEXT;
-use super::upon::Upon;
+use super::{AS_IT_IS, Action, Definition, FOLDER, FileCopy, IMAGE, Op};
 use crate::reference::Digest;
 
-const FOLDER: &str = "local://";
-const IMAGE: &str = "docker-image://";
-/// In the place of a mode or a time: that of the source.
-const AS_IT_IS: i64 = -1;
-/// In the place of what a file operation begins with.
-const NOTHING: i64 = -1;
-/// What of a folder is wanted, and by what it is known the next time (moby/buildkit, `solver/pb/attr.go`).
-const PATHS: &str = "local.followpaths";
-const FOLDER_NAME: &str = "local.sharedkeyhint";
-const VERTEX_NAME: &str = "llb.customname";
-
-/// All that is made on the way to this vertex of a definition.
-///
-/// # Errors
-/// When it is none.
-pub(super) fn up_to(vertex: &str, definition: &Bytes) -> Result<Definition, DecodeError> {
-    let mut definition = Definition::decode(definition.clone())?;
-    definition.end_with(vertex);
-    Ok(definition)
-}
-
-/// A layer of what is in an archive, on top of an image: it is unpacked by itself, and copied from there.
-pub(super) fn archive_upon(upon: &Upon) -> Definition {
-    let mut definition = Definition::default();
-    let [from, loading, unpacking, copying] = upon.names;
-    let image = Op {
-        platform: Some(upon.platform.clone()),
-        ..Op::source(format!("{IMAGE}{}", upon.image), [])
-    };
-    let paths = json!([upon.archive]).to_string();
-    let archive = Op::source(format!("{FOLDER}{CONTEXT}"), [(PATHS, paths), (FOLDER_NAME, CONTEXT.to_owned())]);
-    let (image, archive) = (definition.add(from, &image), definition.add(loading, &archive));
-    let unpacked = Action {
-        input: NOTHING,
-        copy: Some(FileCopy {
-            unpacks: true,
-            ..FileCopy::to_the_root(format!("/{}", upon.archive))
-        }),
-        ..Action::default()
-    };
-    let unpacked = definition.add(unpacking, &Op::files([archive], unpacked));
-    let copied = Action {
-        source: 1,
-        copy: Some(FileCopy::to_the_root("/".to_owned())),
-        ..Action::default()
-    };
-    let copied = definition.add(copying, &Op::files([image, unpacked], copied));
-    definition.end_with(&copied.digest);
-    definition
-}
-
 /// A layer that copies make.
-pub(super) struct Layer {
-    pub(super) vertex: String,
-    pub(super) steps: Vec<Step>,
+pub(in crate::docker::buildkit) struct Layer {
+    pub(in crate::docker::buildkit) vertex: String,
+    pub(in crate::docker::buildkit) steps: Vec<Step>,
 }
 
-pub(super) enum Step {
+pub(in crate::docker::buildkit) enum Step {
     Copy(Copy),
     /// A folder, and those above it.
     Folder(String),
 }
 
 /// A file, or what is in a folder, goes to a place of the image.
-pub(super) struct Copy {
+pub(in crate::docker::buildkit) struct Copy {
     /// The name of the folder that was sent.
-    pub(super) folder: String,
+    pub(in crate::docker::buildkit) folder: String,
     /// In that folder.
-    pub(super) from: String,
+    pub(in crate::docker::buildkit) from: String,
     /// Ends with a slash where it means a folder.
-    pub(super) to: String,
+    pub(in crate::docker::buildkit) to: String,
     /// Permissions, where they are not to be those of the source.
-    pub(super) mode: Option<u32>,
+    pub(in crate::docker::buildkit) mode: Option<u32>,
     /// An archive is unpacked.
-    pub(super) unpacks: bool,
+    pub(in crate::docker::buildkit) unpacks: bool,
 }
 
 /// The layers of a definition, the lowest first, down to an image, to nothing, or to a vertex that `is_known`, which is told.
 /// `None` where anything but such copies makes one of them.
-pub(super) fn copied_layers(definition: &Bytes, is_known: impl Fn(&str) -> bool) -> Option<(Option<String>, Vec<Layer>)> {
+pub(in crate::docker::buildkit) fn copied_layers(
+    definition: &Bytes,
+    is_known: impl Fn(&str) -> bool,
+) -> Option<(Option<String>, Vec<Layer>)> {
     let definition = Definition::decode(definition.clone()).ok()?;
     let last = Op::decode(definition.ops.last()?.clone()).ok()?;
     let ops: HashMap<String, Op> = definition
@@ -167,20 +117,6 @@ fn stage(copy: &FileCopy, top: &str, ops: &Ops) -> Option<Vec<Step>> {
 }
 
 impl FileCopy {
-    /// As a frontend means it without a flag.
-    fn to_the_root(from: String) -> Self {
-        Self {
-            from,
-            to: "/".to_owned(),
-            mode: -1,
-            contents: true,
-            creates_folders: true,
-            allow_wildcard: true,
-            timestamp: AS_IT_IS,
-            ..Self::default()
-        }
-    }
-
     fn is_plain(&self) -> bool {
         let is_pattern = self.allow_wildcard && self.from.contains(['*', '?', '[', '\\']);
         !is_pattern
@@ -204,177 +140,9 @@ impl FileCopy {
     }
 }
 
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Definition {
-    #[prost(bytes = "bytes", repeated, tag = "1")]
-    ops: Vec<Bytes>,
-    /// By operation: what it is called, and what it needs of a builder.
-    #[prost(map = "string, bytes", tag = "2")]
-    metadata: HashMap<String, Bytes>,
-}
-
-impl Definition {
-    fn add(&mut self, name: &str, op: &Op) -> Input {
-        let op = Bytes::from(op.encode_to_vec());
-        let digest = Digest::of(&op).to_string();
-        let description = BTreeMap::from([(VERTEX_NAME.to_owned(), name.to_owned())]);
-        self.metadata
-            .insert(digest.clone(), OpMetadata { description }.encode_to_vec().into());
-        self.ops.push(op);
-        Input::of(&digest)
-    }
-
-    /// The last operation names what is made.
-    fn end_with(&mut self, made: &str) {
-        let inputs = vec![Input::of(made)];
-        self.ops.push(Op { inputs, ..Op::default() }.encode_to_vec().into());
-    }
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct OpMetadata {
-    #[prost(btree_map = "string, string", tag = "2")]
-    description: BTreeMap<String, String>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Op {
-    #[prost(message, repeated, tag = "1")]
-    inputs: Vec<Input>,
-    #[prost(message, optional, tag = "3")]
-    source: Option<Source>,
-    #[prost(message, optional, tag = "4")]
-    file: Option<FileOp>,
-    #[prost(message, optional, tag = "10")]
-    platform: Option<Platform>,
-}
-
-impl Op {
-    fn source<const N: usize>(identifier: String, attrs: [(&str, String); N]) -> Self {
-        let attrs = attrs.map(|(name, value)| (name.to_owned(), value)).into();
-        Self {
-            source: Some(Source { identifier, attrs }),
-            ..Self::default()
-        }
-    }
-
-    fn files<const N: usize>(inputs: [Input; N], action: Action) -> Self {
-        Self {
-            inputs: inputs.into(),
-            file: Some(FileOp { actions: vec![action] }),
-            ..Self::default()
-        }
-    }
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Platform {
-    #[prost(string, tag = "1")]
-    architecture: String,
-    #[prost(string, tag = "2")]
-    os: String,
-    #[prost(string, tag = "3")]
-    variant: String,
-}
-
-impl Platform {
-    /// `os/architecture[/variant]`
-    pub(super) fn named(name: &str) -> Self {
-        let mut parts = name.split('/').map(str::to_owned);
-        let (os, architecture, variant) = (parts.next(), parts.next(), parts.next());
-        Self {
-            architecture: architecture.unwrap_or_default(),
-            os: os.unwrap_or_default(),
-            variant: variant.unwrap_or_default(),
-        }
-    }
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Input {
-    #[prost(string, tag = "1")]
-    digest: String,
-}
-
-impl Input {
-    fn of(vertex: &str) -> Self {
-        Self { digest: vertex.to_owned() }
-    }
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Source {
-    #[prost(string, tag = "1")]
-    identifier: String,
-    #[prost(btree_map = "string, string", tag = "2")]
-    attrs: BTreeMap<String, String>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct FileOp {
-    #[prost(message, repeated, tag = "2")]
-    actions: Vec<Action>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Action {
-    /// Below zero: nothing.
-    #[prost(int64, tag = "1")]
-    input: i64,
-    #[prost(int64, tag = "2")]
-    source: i64,
-    #[prost(message, optional, tag = "4")]
-    copy: Option<FileCopy>,
-    #[prost(message, optional, tag = "6")]
-    folder: Option<MakeFolder>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct MakeFolder {
-    #[prost(string, tag = "1")]
-    path: String,
-    #[prost(bool, tag = "3")]
-    makes_parents: bool,
-    #[prost(message, optional, tag = "4")]
-    owner: Option<Owner>,
-    #[prost(int64, tag = "5")]
-    timestamp: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-#[expect(clippy::struct_excessive_bools, reason = "as the protocol has it")]
-struct FileCopy {
-    #[prost(string, tag = "1")]
-    from: String,
-    #[prost(string, tag = "2")]
-    to: String,
-    #[prost(message, optional, tag = "3")]
-    owner: Option<Owner>,
-    #[prost(int32, tag = "4")]
-    mode: i32,
-    #[prost(bool, tag = "6")]
-    contents: bool,
-    #[prost(bool, tag = "7")]
-    unpacks: bool,
-    #[prost(bool, tag = "8")]
-    creates_folders: bool,
-    #[prost(bool, tag = "9")]
-    allow_wildcard: bool,
-    #[prost(int64, tag = "11")]
-    timestamp: i64,
-    #[prost(string, repeated, tag = "12")]
-    includes: Vec<String>,
-    #[prost(string, repeated, tag = "13")]
-    excludes: Vec<String>,
-    #[prost(string, tag = "15")]
-    symbolic_mode: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Owner {}
-
 #[cfg(test)]
 mod tests {
+    use super::super::{FileOp, Input, MakeFolder, Owner};
     use super::*;
 
     fn op(inputs: &[&Bytes]) -> Op {
@@ -491,23 +259,6 @@ mod tests {
         assert!(copied(&of_nothing, "/to", "/").is_none(), "a part of it");
         assert!(copied(&of_nothing, "/", "/elsewhere").is_none());
         assert!(copied(&stage(Some(&image)), "/", "/").is_none(), "the files of the image as well");
-    }
-
-    #[test]
-    fn an_archive_upon_an_image_is_such_a_stage() {
-        let upon = Upon::new("h/i", "linux/arm/v7", "a.tar", ["from", "load", "unpack", "copy"], |_| None);
-        let definition = archive_upon(&upon);
-        let platform = Platform {
-            architecture: "arm".to_owned(),
-            os: "linux".to_owned(),
-            variant: "v7".to_owned(),
-        };
-        let image = Op::decode(definition.ops[0].clone()).expect("an operation");
-        assert_eq!(image.source.expect("a source").identifier, "docker-image://h/i");
-        assert_eq!(image.platform, Some(platform));
-        assert_eq!(definition.metadata.len(), 4, "each has a name");
-        let shape = shape(&definition.encode_to_vec().into()).expect("copies alone");
-        assert_eq!(shape, [["context:/a.tar"]]);
     }
 
     #[test]
