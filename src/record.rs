@@ -135,8 +135,8 @@ pub struct Artifact {
     /// The bytes of the manifest.
     pub manifest: Vec<u8>,
     pub digest: Digest,
-    /// What the manifest names, to be uploaded before it.
-    pub blobs: [(Digest, Vec<u8>); 2],
+    /// What the manifest names beside [`EMPTY`], to be uploaded before it.
+    pub layer: (Digest, Vec<u8>),
 }
 
 impl Record {
@@ -180,7 +180,7 @@ impl Record {
         Artifact {
             digest: Digest::of(&manifest),
             manifest,
-            blobs: [(empty_digest, EMPTY.to_vec()), (record_digest, record)],
+            layer: (record_digest, record),
         }
     }
 

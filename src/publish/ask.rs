@@ -1,14 +1,16 @@
 //! What of a plan the registry has already.
 
+use std::collections::BTreeSet;
+
 use futures_util::future::try_join_all;
 
-use super::channel::{Channel, State, staged_tag, tag};
+use super::channel::{Channel, State, configuration, staged_tag, tag};
 use super::flip::Latest;
 use crate::fingerprint::Fingerprint;
 use crate::plan::{Plan, Step};
 use crate::problem::Problem;
 use crate::record::Entry;
-use crate::reference::Digest;
+use crate::reference::{Digest, Tag};
 use crate::registry::{Manifest, Remote};
 
 /// What the registry says before anything is done.
@@ -60,6 +62,8 @@ pub enum Standing {
     Elsewhere {
         offer: Offer,
         manifest: Manifest,
+        /// Its blobs that the channel has from there already.
+        mounted: BTreeSet<Digest>,
     },
     Missing,
 }
@@ -70,8 +74,37 @@ pub struct Offer {
     /// The channel whose it is, for a person.
     pub channel: String,
     pub repository: Remote,
-    /// What the image is there; none where it is what is staged there for the fingerprint.
-    pub digest: Option<Digest>,
+    pub known: Known,
+}
+
+/// What is known of an image that is offered. It may be gone, and so may the right to see it.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// That it would be staged there for its fingerprint.
+    Fingerprint,
+    Digest(Digest),
+    Manifest(Manifest),
+}
+
+impl Offer {
+    async fn found(&self, staged: &Tag) -> Result<Option<Manifest>, Problem> {
+        let digest = match &self.known {
+            Known::Fingerprint => return Ok(self.repository.get(staged).await?),
+            Known::Digest(digest) => digest,
+            Known::Manifest(manifest) => manifest.digest(),
+        };
+        Ok(self.repository.get(digest).await.unwrap_or_default())
+    }
+
+    /// A blob that goes over tells as well that the image is there, and has to go over anyway.
+    async fn mounted(&self, to: &Remote) -> Option<(Manifest, Digest)> {
+        let Known::Manifest(manifest) = self.known.clone() else {
+            return None;
+        };
+        let configuration = configuration(&manifest)?;
+        let is_mounted = to.mount(&configuration, self.repository.repository()).await;
+        is_mounted.unwrap_or_default().then_some((manifest, configuration))
+    }
 }
 
 impl Answers {
@@ -123,21 +156,20 @@ impl Answers {
 /// When the registry does not answer.
 pub async fn look_up(own: &Remote, offers: &[Offer], is_new: bool, fingerprint: &Fingerprint) -> Result<Standing, Problem> {
     let staged = tag(&staged_tag(fingerprint));
-    let own = async || Ok::<_, Problem>(own.get(&staged).await?.map(Standing::Staged));
     let others = async || {
         for offer in offers {
-            let found = match &offer.digest {
-                None => offer.repository.get(&staged).await?,
-                // what was known once may be gone, and so may the right to see it
-                Some(digest) => offer.repository.get(digest).await.unwrap_or_default(),
+            let (found, mounted) = match offer.mounted(own).await {
+                Some((manifest, blob)) => (Some(manifest), BTreeSet::from([blob])),
+                None => (offer.found(&staged).await?, BTreeSet::new()),
             };
             if let Some(manifest) = found {
                 let offer = offer.clone();
-                return Ok(Some(Standing::Elsewhere { offer, manifest }));
+                return Ok(Some(Standing::Elsewhere { offer, manifest, mounted }));
             }
         }
         Ok::<_, Problem>(None)
     };
+    let own = async || Ok::<_, Problem>(own.get(&staged).await?.map(Standing::Staged));
     let found = if is_new {
         match others().await? {
             None => own().await?,

@@ -1,5 +1,6 @@
 //! A channel as its registry holds it: the tags of its images, and its record.
 
+use std::collections::BTreeSet;
 use std::iter;
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use serde_json::Value;
 use crate::channel::ChannelName;
 use crate::fingerprint::Fingerprint;
 use crate::problem::Problem;
-use crate::record::{MANIFEST_MEDIA_TYPE, Record};
+use crate::record::{EMPTY, MANIFEST_MEDIA_TYPE, Record};
 use crate::reference::{Digest, ImageName, Registry, Repository, Tag};
-use crate::registry::{Client, Manifest, Remote};
+use crate::registry::{Client, Error, Manifest, Remote, Session};
 
 /// What the channel is now.
 pub const RECORD: &str = "record";
@@ -149,21 +150,33 @@ impl Channel {
         Ok(Stored { record, manifest })
     }
 
-    /// Uploads what the manifest of a record names.
+    /// Brings what every record names, and begins the upload of one that is not known yet. `seen`: what the channel is.
     ///
     /// # Errors
     /// When the registry does not take it.
-    pub async fn upload(&self, record: &Record) -> Result<(), Problem> {
-        let [(empty, config), (digest, bytes)] = record.encode().blobs;
-        let config = async {
-            match record.previous {
-                // the one before has the same
-                Some(_) => Ok(()),
-                None => self.home.upload(&empty, Bytes::from(config)).await,
-            }
-        };
-        tokio::try_join!(config, self.home.upload(&digest, Bytes::from(bytes)))?;
+    pub async fn expect(&self, seen: &State) -> Result<Session, Problem> {
+        let (session, ()) = tokio::try_join!(self.home.open(), self.upload_configuration(seen.record().is_some()))?;
+        Ok(session)
+    }
+
+    /// Uploads what the manifest of a record names, in the session that [`Self::expect`] gave.
+    ///
+    /// # Errors
+    /// When the registry does not take it.
+    pub async fn upload(&self, record: &Record, session: Option<Session>) -> Result<(), Problem> {
+        let is_there = session.is_some() || record.previous.is_some();
+        let (digest, bytes) = record.encode().layer;
+        let layer = self.home.upload_in(session, &digest, Bytes::from(bytes));
+        tokio::try_join!(self.upload_configuration(is_there), layer)?;
         Ok(())
+    }
+
+    /// All records have the same.
+    async fn upload_configuration(&self, is_there: bool) -> Result<(), Error> {
+        if is_there {
+            return Ok(());
+        }
+        self.home.upload(&Digest::of(EMPTY), EMPTY).await
     }
 
     /// Makes the intent what the record is. Where there is no record, it becomes one of nothing, with the number 0.
@@ -175,7 +188,7 @@ impl Channel {
             return self.tag(NEXT, &stored.manifest).await;
         }
         let nothing = Record::of_nothing(self.address());
-        self.upload(&nothing).await?;
+        self.upload(&nothing, None).await?;
         self.tag(NEXT, &manifest_of(&nothing)).await
     }
 
@@ -250,17 +263,13 @@ async fn keep_children(repository: &Remote, children: &[Manifest]) -> Result<(),
     Ok(())
 }
 
-/// Copies an image of one repository to another, where it is kept and gets `tags`.
+/// Copies an image of one repository to another, where it is kept. Blobs that are `mounted` are there already.
 ///
 /// # Errors
 /// When one of the registries does not play along.
-pub async fn copy_image(from: &Remote, to: &Remote, image: &Manifest, tags: &[Tag]) -> Result<(), Problem> {
-    let children = to.copy(from, image, &[kept_tag(image.digest())]).await?;
-    keep_children(to, &children).await?;
-    for tag in tags {
-        to.put(tag, image).await?;
-    }
-    Ok(())
+pub async fn copy_image(from: &Remote, to: &Remote, image: &Manifest, mounted: BTreeSet<Digest>) -> Result<(), Problem> {
+    let children = to.copy_rest(from, image, mounted, &[kept_tag(image.digest())]).await?;
+    keep_children(to, &children).await
 }
 
 /// # Errors

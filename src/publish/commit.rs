@@ -4,8 +4,6 @@
 //! before everything is there and verified; the window of the flips is short; a failure puts back what was moved; a run
 //! that is killed in the window leaves its intent, which the next one finishes; two at once are noticed.
 
-use std::collections::BTreeMap;
-
 use futures_util::future::{join_all, try_join_all};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -26,7 +24,11 @@ const ATTEMPTS: usize = 5;
 /// # Errors
 /// When it could not be done: why, and what the channels are now.
 pub async fn commit(changes: &[Change], writer: &Writer, cancel: &CancellationToken, events: &Events) -> Result<Vec<Stored>, Problem> {
-    let as_seen = |change: &Change| (change.seen.clone(), change.latest.clone());
+    let as_seen = |change: &Change| Seen {
+        state: change.seen.clone(),
+        latest: change.latest.clone(),
+        session: change.session.clone(),
+    };
     let mut seen: Vec<_> = changes.iter().map(as_seen).collect();
     for _ in 0..ATTEMPTS {
         // an intent is judged by its age, however long there was built before
@@ -37,7 +39,8 @@ pub async fn commit(changes: &[Change], writer: &Writer, cancel: &CancellationTo
         }
         let settled = try_join_all(changes.iter().map(|change| repair::settled(&change.channel, events)));
         let states = settled.await.map_err(|error| as_it_was(&error, changes))?;
-        seen = states.into_iter().map(|state| (state, BTreeMap::new())).collect();
+        let as_is = |state| Seen { state, ..Seen::default() };
+        seen = states.into_iter().map(as_is).collect();
     }
     let busy = Problem::failed("others publish to the channel at this very moment");
     Err(as_it_was(&busy, changes))

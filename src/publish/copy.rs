@@ -45,7 +45,10 @@ pub async fn copy(
             let tags: Vec<Tag> = entry.fingerprint.iter().map(|fingerprint| tag(&staged_tag(fingerprint))).collect();
             let (source, target) = (from.repository(image)?, to.repository(image)?);
             let found = manifest(&source, &entry.digest).await?;
-            copy_image(&source, &target, &found, &tags).await?;
+            copy_image(&source, &target, &found, BTreeSet::new()).await?;
+            for tag in &tags {
+                target.put(tag, &found).await?;
+            }
             Ok::<_, Problem>((image.clone(), found))
         })
         .buffer_unordered(AT_ONCE)
@@ -65,6 +68,7 @@ pub async fn copy(
         at_hand,
         seen,
         latest: BTreeMap::new(),
+        session: None,
     })
 }
 

@@ -11,7 +11,7 @@ mod list;
 mod moves;
 mod repair;
 
-pub use ask::{Answers, Offer, Standing, ask, look_up};
+pub use ask::{Answers, Known, Offer, Standing, ask, look_up};
 pub use channel::{
     Channel, IN_PROGRESS, State, Stored, configuration, copy_image, keep, keep_found, manifest, record_tag, staged_tag, tag,
 };

@@ -12,7 +12,7 @@ use crate::git::Revision;
 use crate::problem::Problem;
 use crate::record::{Act, Entry, FORMAT, Record, Writer};
 use crate::reference::{Digest, ImageName};
-use crate::registry::Manifest;
+use crate::registry::{Manifest, Session};
 
 /// What a channel is to become.
 #[derive(Clone)]
@@ -22,6 +22,8 @@ pub struct Change {
     pub seen: State,
     /// What `latest` of its images was then, where that was asked.
     pub latest: BTreeMap<ImageName, Latest>,
+    /// The upload of the record, where it is begun.
+    pub session: Option<Session>,
     pub act: Act,
     pub revision: Option<Revision>,
     pub rolled_back: Option<Revision>,
@@ -33,7 +35,12 @@ pub struct Change {
 }
 
 /// A channel as it was found.
-pub(super) type Seen = (State, BTreeMap<ImageName, Latest>);
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) state: State,
+    pub(super) latest: BTreeMap<ImageName, Latest>,
+    pub(super) session: Option<Session>,
+}
 
 /// A change with all that carrying it out needs.
 pub(super) struct Move<'c> {
@@ -42,13 +49,15 @@ pub(super) struct Move<'c> {
     /// What was announced before, which is not under way.
     next: Option<Digest>,
     record: Record,
+    session: Option<Session>,
     pub(super) intent: Manifest,
     pub(super) flips: Vec<Flip>,
 }
 
 impl<'c> Move<'c> {
     pub(super) async fn prepare(change: &'c Change, changes: &[Change], seen: Seen, writer: &Writer) -> Result<Self, Problem> {
-        let (State { record: base, next }, latest) = seen;
+        let Seen { state, latest, session } = seen;
+        let State { record: base, next } = state;
         refuse_conflict(change, base.as_ref())?;
         let images = change.images.iter();
         let flips = try_join_all(images.map(|(image, entry)| Flip::prepare(change, image, &entry.digest, latest.get(image)))).await?;
@@ -59,6 +68,7 @@ impl<'c> Move<'c> {
             next,
             intent: manifest_of(&record),
             record,
+            session,
             flips,
         })
     }
@@ -69,7 +79,7 @@ impl<'c> Move<'c> {
             try_join_all(self.flips.iter().map(Flip::fetch_before)).await?;
             self.is_free().await
         };
-        let ((), is_free) = tokio::try_join!(self.channel().upload(&self.record), is_free)?;
+        let ((), is_free) = tokio::try_join!(self.channel().upload(&self.record, self.session.clone()), is_free)?;
         Ok(is_free)
     }
 

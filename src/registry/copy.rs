@@ -18,7 +18,6 @@ const MOST_BLOBS: usize = 1000;
 const DEEPEST: usize = 3;
 
 /// What of an image is there by now: no blob travels twice, however many manifests name it.
-#[derive(Default)]
 struct Copied {
     /// All manifests below an index.
     children: Vec<Manifest>,
@@ -54,7 +53,24 @@ impl Remote {
     /// # Errors
     /// When one of the registries does not play along. What was copied until then stays, without a tag.
     pub async fn copy(&self, source: &Remote, manifest: &Manifest, tags: &[Tag]) -> Result<Vec<Manifest>, Error> {
-        let mut copied = Copied::default();
+        self.copy_rest(source, manifest, BTreeSet::new(), tags).await
+    }
+
+    /// As [`Remote::copy`], where some of the blobs are here already.
+    ///
+    /// # Errors
+    /// As [`Remote::copy`].
+    pub async fn copy_rest(
+        &self,
+        source: &Remote,
+        manifest: &Manifest,
+        blobs: BTreeSet<Digest>,
+        tags: &[Tag],
+    ) -> Result<Vec<Manifest>, Error> {
+        let mut copied = Copied {
+            blobs,
+            children: Vec::new(),
+        };
         self.fill(source, manifest, &mut copied, 0).await?;
         if tags.is_empty() {
             self.put(manifest.digest(), manifest).await?;

@@ -38,7 +38,7 @@ pub use error::{Error, Kind};
 pub use list::Listing;
 pub use manifests::{Deleted, Descriptor, Manifest, ManifestName};
 pub use memory::Memory;
-pub use uploads::Uploaded;
+pub use uploads::{Session, Uploaded};
 
 use host::Host;
 use tls::Trust;

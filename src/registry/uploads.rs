@@ -30,6 +30,10 @@ pub struct Uploaded {
     pub size: u64,
 }
 
+/// An upload that is begun, and waits for its bytes.
+#[derive(Clone, Debug)]
+pub struct Session(Url);
+
 /// How a registry takes the beginning of an upload.
 pub(super) enum Begun {
     Mounted,
@@ -67,20 +71,41 @@ impl Remote {
         }
     }
 
+    /// Begins the upload of a blob that is not known yet; see [`Remote::upload_in`].
+    ///
+    /// # Errors
+    /// When the registry does not take it.
+    pub async fn open(&self) -> Result<Session, Error> {
+        match self.begin(None).await? {
+            Begun::At(url) => Ok(Session(url)),
+            Begun::Mounted => Err(self.mounted_unasked()),
+        }
+    }
+
     /// Uploads a blob whose digest is known: one POST, one PUT.
     ///
     /// # Errors
     /// When the registry does not take it; `Content` where it cannot be read.
     pub async fn upload(&self, digest: &Digest, content: impl Into<Content>) -> Result<(), Error> {
+        self.upload_in(None, digest, content).await
+    }
+
+    /// As [`Remote::upload`], in a session that is open already. Where the registry has lost it, another is begun.
+    ///
+    /// # Errors
+    /// As [`Remote::upload`].
+    pub async fn upload_in(&self, mut session: Option<Session>, digest: &Digest, content: impl Into<Content>) -> Result<(), Error> {
         let content = content.into();
-        retried(|| async {
-            let url = match self.begin(None).await? {
-                Begun::At(url) => url,
-                Begun::Mounted => return Ok(()),
-            };
-            self.finish(url, digest, &content)
-                .await
-                .map_err(|error| unless_spent(error, &content))
+        retried(|| {
+            let (open, content) = (session.take(), &content);
+            async move {
+                let Session(url) = match open {
+                    Some(session) => session,
+                    None => self.open().await?,
+                };
+                let finished = self.finish(url, digest, content).await;
+                finished.map_err(|error| unless_spent(error, content))
+            }
         })
         .await
     }
@@ -100,12 +125,7 @@ impl Remote {
     }
 
     async fn upload_unnamed_once(&self, content: &Content) -> Result<Uploaded, Error> {
-        let Begun::At(url) = self.begin(None).await? else {
-            return Err(Error::malformed(
-                &self.subject("upload"),
-                "the registry mounted what was not asked for",
-            ));
-        };
+        let Session(url) = self.open().await?;
         let Some(stream) = content.open() else {
             return Err(Error::new(Kind::Content, self.subject("the upload cannot be begun again")));
         };
@@ -135,6 +155,10 @@ impl Remote {
             }
             begun => begun,
         }
+    }
+
+    fn mounted_unasked(&self) -> Error {
+        Error::malformed(&self.subject("upload"), "the registry mounted what was not asked for")
     }
 
     async fn begin_at(&self, path: &str, scope: Scope) -> Result<Begun, Error> {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Error;
+use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -25,7 +26,7 @@ use crate::publish::{
 };
 use crate::record::{Act, Entry, Writer};
 use crate::reference::{Digest, Reference, Tag};
-use crate::registry::Manifest;
+use crate::registry::{Manifest, Session};
 use crate::run::{Builds, Have, Workshop};
 use crate::summary::{Fate, Row};
 use crate::timing;
@@ -78,14 +79,14 @@ pub async fn carry_out<'p>(
         builds: Builds::new(release.plan, workshop, release.sources.digests(), events),
     };
     let (sender, receiver) = mpsc::unbounded_channel();
-    let (obtained, staged) = tokio::join!(carrying.obtain(sender), carrying.stage_all(receiver));
+    let (obtained, staged, sessions) = tokio::join!(carrying.obtain(sender), carrying.stage_all(receiver), carrying.expect_records());
     if let Some(workshop) = workshop {
         workshop.tidy(limits).await;
     }
     carrying.remember(&staged);
     let digests = carrying.digests(&obtained, &staged);
     let committed = match digests {
-        Some(digests) => Some(carrying.commit(&digests, author).await),
+        Some(digests) => Some(carrying.commit(&digests, sessions, author).await),
         None => None,
     };
     let published = matches!(committed, Some(Ok(_)));
@@ -167,8 +168,10 @@ impl<'p> Carrying<'p, '_> {
                 self.manifests.borrow_mut().insert(index, manifest.clone());
                 Ok(published(manifest.digest(), Some(manifest)))
             }
-            Standing::Elsewhere { offer, manifest } => {
-                let copying = self.copy(index, offer, manifest).instrument(timing::part_of(&step.label(), "copy"));
+            Standing::Elsewhere { offer, manifest, mounted } => {
+                let copying = self
+                    .copy(index, offer, manifest, mounted)
+                    .instrument(timing::part_of(&step.label(), "copy"));
                 self.builds.timed(index, copying).await?;
                 settled(Settled::Copied {
                     from: offer.channel.clone(),
@@ -200,7 +203,7 @@ impl<'p> Carrying<'p, '_> {
         Err(problem.hint("this is known from now on: run again").into())
     }
 
-    async fn copy(&self, index: usize, offer: &Offer, manifest: &Manifest) -> Result<(), Problem> {
+    async fn copy(&self, index: usize, offer: &Offer, manifest: &Manifest, mounted: &BTreeSet<Digest>) -> Result<(), Problem> {
         let (step, release) = (&self.release.plan.steps[index], self.release);
         let target = release.places.of(step.variant).repository(&step.image)?;
         let _copying = self.copies.acquire().await;
@@ -210,7 +213,7 @@ impl<'p> Carrying<'p, '_> {
         });
         let fingerprint = &release.sources.prints[index].fingerprint;
         // where it comes from, it is found again
-        let copied = copy_image(&offer.repository, &target, manifest, &[]).await;
+        let copied = copy_image(&offer.repository, &target, manifest, mounted.clone()).await;
         if let (Err(_), Some(cache)) = (&copied, &release.sources.cache) {
             pushed::forget(cache, fingerprint);
         }
@@ -320,11 +323,13 @@ impl<'p> Carrying<'p, '_> {
         let (Some(cache), Release { plan, places, sources, .. }) = (&self.release.sources.cache, self.release) else {
             return;
         };
+        let manifests = self.manifests.borrow();
         let images = staged.iter().filter_map(|(index, outcome)| {
-            let (step, digest) = (&plan.steps[*index], &outcome.done()?.digest);
+            outcome.done()?;
+            let step = &plan.steps[*index];
             let channel = places.of(step.variant);
             let repository = channel.repository(&step.image).ok()?;
-            let image = pushed::Image::new(channel.name.to_string(), repository.repository(), digest.clone());
+            let image = pushed::Image::new(channel.name.to_string(), repository.repository(), manifests.get(index)?)?;
             Some((&sources.prints[*index].fingerprint, image))
         });
         let images: Vec<_> = images.collect();
@@ -350,14 +355,36 @@ impl<'p> Carrying<'p, '_> {
         published.map(|index| Some((index, digest(index)?))).collect()
     }
 
-    async fn commit(&self, digests: &BTreeMap<usize, Digest>, author: &Author) -> Result<Vec<Stored>, Problem> {
+    /// By the plan's channels: the uploads of the records that are to come, begun while the images are brought.
+    async fn expect_records(&self) -> Vec<Option<Session>> {
+        let Release { plan, places, answers, .. } = self.release;
+        let channels = places.published(plan);
+        let expected = channels.iter().zip(&answers.states).map(async |(channel, seen)| {
+            let mut coming = self.release.to_publish();
+            if !coming.any(|step| step.variant == channel.name.variant()) {
+                return None;
+            }
+            // where it cannot be done now, that is said when the record is there
+            let expected = self.limits.cancel.run_until_cancelled(channel.expect(seen)).await?;
+            expected.inspect_err(|error| debug!("{error}")).ok()
+        });
+        join_all(expected).await
+    }
+
+    async fn commit(
+        &self,
+        digests: &BTreeMap<usize, Digest>,
+        sessions: Vec<Option<Session>>,
+        author: &Author,
+    ) -> Result<Vec<Stored>, Problem> {
         let release = self.release;
         let changes: Vec<Change> = release
             .places
             .published(release.plan)
             .into_iter()
             .zip(&release.answers.states)
-            .map(|(channel, seen)| {
+            .zip(sessions)
+            .map(|((channel, seen), session)| {
                 let moved = digests.iter().filter(|(index, _)| {
                     release.plan.steps[**index].variant == channel.name.variant()
                         && !matches!(release.standing[**index], Standing::UpToDate(_))
@@ -377,6 +404,7 @@ impl<'p> Carrying<'p, '_> {
                 Change {
                     seen: seen.clone(),
                     latest: latest.collect(),
+                    session,
                     act: Act::Push,
                     revision: author.revision.clone(),
                     rolled_back: None,
@@ -428,7 +456,7 @@ impl<'p> Carrying<'p, '_> {
             (Outcome::Done(_), Standing::Staged(manifest)) => Fate::Found {
                 digest: manifest.digest().clone(),
             },
-            (Outcome::Done(_), Standing::Elsewhere { offer, manifest }) => Fate::Copied {
+            (Outcome::Done(_), Standing::Elsewhere { offer, manifest, .. }) => Fate::Copied {
                 digest: manifest.digest().clone(),
                 from: offer.channel.clone(),
             },

@@ -18,7 +18,7 @@ use crate::event::Events;
 use crate::fingerprint::{Fingerprint, Print};
 use crate::plan::{Plan, Step};
 use crate::problem::Problem;
-use crate::publish::{self, Answers, Channel, Offer, Standing, State, Stored, look_up};
+use crate::publish::{self, Answers, Channel, Known, Offer, Standing, State, Stored, look_up};
 use crate::record::Entry;
 use crate::reference::Digest;
 use crate::resolve::{Base, Source};
@@ -60,15 +60,19 @@ impl Places {
             };
             offers.push(Offer {
                 repository: self.of(step.variant).neighbour(&repository),
+                // of what is not published, no trace is left in the channel before it is needed
+                known: match image.manifest() {
+                    manifest if step.publish => Known::Manifest(manifest),
+                    manifest => Known::Digest(manifest.digest().clone()),
+                },
                 channel: image.channel,
-                digest: Some(image.digest),
             });
         }
         for channel in self.uphill.iter().filter(|channel| channel.name.variant() == step.variant) {
             offers.push(Offer {
                 channel: channel.name.to_string(),
                 repository: channel.repository(&step.image)?,
-                digest: None,
+                known: Known::Fingerprint,
             });
         }
         Ok(offers)
@@ -217,7 +221,7 @@ impl<'p> Release<'p> {
     fn is_of_here(&self, index: usize, digest: &Digest) -> bool {
         let Some(cache) = &self.sources.cache else { return false };
         let pushed = pushed::of(cache, &self.sources.prints[index].fingerprint);
-        pushed.iter().any(|image| image.digest == *digest)
+        pushed.iter().any(|image| image.manifest().digest() == digest)
     }
 
     fn is_missing(&self, index: usize) -> bool {

@@ -11,29 +11,37 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::Fingerprint;
-use crate::reference::{Digest, Repository};
+use crate::reference::Repository;
+use crate::registry::Manifest;
 use crate::{atomic, kept};
 
-const FORMAT: &str = "lattice-pushed-1";
+const FORMAT: &str = "lattice-pushed-2";
 const MOST_FINGERPRINTS: usize = 2_000;
 const MOST_IMAGES: usize = 2;
-const LONGEST: u64 = 64 << 10;
+const LONGEST: u64 = 1 << 20;
 
 /// An image in a channel's repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Image {
     pub(super) channel: String,
     repository: String,
-    pub(super) digest: Digest,
+    media_type: String,
+    manifest: String,
 }
 
 impl Image {
-    pub(super) fn new(channel: String, repository: &Repository, digest: Digest) -> Self {
-        Self {
+    /// None where the manifest is no text, and so no JSON.
+    pub(super) fn new(channel: String, repository: &Repository, manifest: &Manifest) -> Option<Self> {
+        Some(Self {
             channel,
             repository: repository.to_string(),
-            digest,
-        }
+            media_type: manifest.media_type().to_owned(),
+            manifest: String::from_utf8(manifest.bytes().to_vec()).ok()?,
+        })
+    }
+
+    pub(super) fn manifest(&self) -> Manifest {
+        Manifest::new(self.media_type.clone(), self.manifest.clone())
     }
 
     /// None where the file was changed by hand.
@@ -86,7 +94,10 @@ mod tests {
 
     fn image(number: u8) -> Image {
         let repository = format!("h.test/x/c{number}-svc").parse().expect("valid");
-        Image::new(format!("c{number}"), &repository, Digest::of(&[number]))
+        let manifest = Manifest::new("a/b", format!("{{\"number\": {number}}}"));
+        let image = Image::new(format!("c{number}"), &repository, &manifest).expect("text");
+        assert_eq!(image.manifest(), manifest);
+        image
     }
 
     #[test]

@@ -302,7 +302,7 @@ pub struct OwnRegistry {
     child: Child,
     pub host: String,
     log: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 /// `kevin` with the password `pa?>ss~~w`, whose standard and URL-safe base64 differ.
@@ -344,12 +344,7 @@ impl OwnRegistry {
         command.arg("serve").arg(dir.path().join("config.yml")).stdin(Stdio::null());
         command.stdout(file.try_clone().expect("cloned")).stderr(file);
         let child = command.spawn().expect("the registry starts");
-        let started = Self {
-            child,
-            host,
-            log,
-            _dir: dir,
-        };
+        let started = Self { child, host, log, dir };
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(&started.host).is_err() {
             assert!(Instant::now() < deadline, "the registry does not answer: {}", started.log());
@@ -360,6 +355,12 @@ impl OwnRegistry {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(Path::new(&self.log)).expect("read")
+    }
+
+    /// What a clean-up does to a repository with all that is in it.
+    pub fn lose(&self, repository: &str) {
+        let repositories = self.dir.path().join("data/docker/registry/v2/repositories");
+        std::fs::remove_dir_all(repositories.join(repository)).expect("removed");
     }
 }
 

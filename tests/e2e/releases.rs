@@ -321,6 +321,7 @@ fn ones_other_channel_takes_what_this_machine_has_pushed_and_nobody_elses_does()
     assert!(rows(&ran).values().all(|result| result == "copied from kevin"), "{}", ran.stdout);
     let log = registry.log();
     assert!(!log[before..].contains("\"PATCH /"), "bytes passed the client");
+    assert!(!log[before..].contains("kevin-api/manifests/"), "its manifest is known here");
     assert!(!log.contains("trial-base"), "nobody needs the base");
     assert_eq!(project.registry.digest("trial-web"), project.registry.digest("kevin-web"));
 
@@ -341,14 +342,20 @@ fn ones_other_channel_takes_what_this_machine_has_pushed_and_nobody_elses_does()
 #[test]
 fn what_was_pushed_and_is_gone_is_built() {
     let registry = OwnRegistry::that_deletes();
-    let project = Project::in_registry("images: { api: { context: api } }", &registry.host)
+    let project = Project::in_registry("images: { api: { context: api }, web: { context: web } }", &registry.host)
         .file("api/Dockerfile", "FROM scratch\nCOPY data /data\n")
-        .file("api/data", format!("one of {}", registry.host));
+        .file("api/data", format!("one of {}", registry.host))
+        .file("web/Dockerfile", "FROM scratch\nCOPY data /data\n")
+        .file("web/data", format!("another of {}", registry.host));
     project.run(&["push-all"]).ok();
-    let digest = project.registry.digest("kevin-api").expect("pushed");
-    project.registry.delete("kevin-api", &digest);
+    // the manifest is known here, so its blobs are enough
+    let digest = project.registry.digest("kevin-web").expect("pushed");
+    project.registry.delete("kevin-web", &digest);
+    registry.lose(&format!("{}/kevin-api", project.registry.path()));
     let ran = project.run(&["push-all", "--user", "trial"]).ok();
-    assert_eq!(rows(&ran)["api"], "pushed");
+    let rows = rows(&ran);
+    assert_eq!((rows["api"].as_str(), rows["web"].as_str()), ("pushed", "copied from kevin"));
+    assert_eq!(project.registry.digest("trial-web"), Some(digest));
 }
 
 #[test]

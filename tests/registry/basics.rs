@@ -74,6 +74,20 @@ async fn blobs_go_up_with_and_without_a_known_digest_and_come_down() {
 }
 
 #[tokio::test]
+async fn an_upload_can_be_begun_before_its_blob_is_known() {
+    let registry = Registry::start();
+    let remote = registry.remote("a");
+    let session = remote.open().await.expect("begun");
+    for blob in ["one", "two"] {
+        // the second finds the session spent, and begins another
+        let digest = Digest::of(blob.as_bytes());
+        remote.upload_in(Some(session.clone()), &digest, blob).await.expect("uploaded");
+        assert!(remote.has_blob(&digest).await.expect("answered"));
+    }
+    assert_eq!(registry.requests(&["POST /v2/a/blobs/uploads/", " 202 "]), 2);
+}
+
+#[tokio::test]
 async fn a_blob_with_another_digest_is_not_taken() {
     let registry = Registry::start();
     let remote = registry.remote("a");

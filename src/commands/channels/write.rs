@@ -112,6 +112,7 @@ pub async fn rollback(common: &Common, name: &str, sequence: Option<u64>, yes: b
     let change = Change {
         at_hand: BTreeMap::new(),
         latest: BTreeMap::new(),
+        session: None,
         act: Act::Rollback { to: sequence },
         revision: target.revision,
         rolled_back: left,
@@ -163,6 +164,7 @@ pub async fn clean(common: &Common, name: Option<&str>, keep: usize, dry_run: bo
         let change = Change {
             at_hand: BTreeMap::new(),
             latest: BTreeMap::new(),
+            session: None,
             act: Act::Clean,
             revision: now.and_then(|record| record.revision.clone()),
             rolled_back: now.and_then(|record| record.rolled_back.clone()),
