@@ -217,12 +217,12 @@ fn a_builder_leaves_copied_files_to_the_client() {
         .run(&["push-all", "--with-debug", "--force", "--push-by", "daemon", "--user", "other"])
         .ok();
     assert!(pushed_in("in-progress") > 0);
-    for image in ["base", "web"] {
+    // it has an archive, which the builder unpacks
+    let of = |channel: &str| project.registry.config(&format!("{channel}-base"))["rootfs"].clone();
+    assert_eq!(of("kevin"), of("other"), "the layers are the builder's, byte for byte");
+    for image in ["base", "web", "debug-base", "debug-web"] {
         is_valid(&project, image);
-        let of = |channel: &str| project.registry.config(&format!("{channel}-{image}"))["rootfs"].clone();
-        assert_eq!(of("kevin"), of("other"), "{image}: the layers are the builder's, byte for byte");
-        is_valid(&project, &format!("debug-{image}"));
-        let files = |channel: &str| project.registry.files(&format!("{channel}-debug-{image}"));
+        let files = |channel: &str| project.registry.files(&format!("{channel}-{image}"));
         assert_eq!(files("kevin"), files("other"), "{image}");
     }
     // one small change, on a base that is published
@@ -233,6 +233,61 @@ fn a_builder_leaves_copied_files_to_the_client() {
     assert!(!ran.stderr.contains("the builder pushes it"), "{}", ran.stderr);
     is_valid(&project, "web");
     assert_eq!(project.registry.files("kevin-web")["app/files/mark"].content, mark.as_bytes());
+}
+
+#[test]
+fn what_is_known_to_the_last_entry_a_builder_is_not_sent() {
+    if !can_be_apart() {
+        return;
+    }
+    let door = Door::buildkit(None);
+    let project = beside(&door, &["base", "web"])
+        .file(
+            "base/Dockerfile",
+            "FROM scratch\nCOPY lib /usr/lib/\nCOPY lib/deep/two /usr/lib/deep/too\nCOPY . /all\n",
+        )
+        .file("base/lib/one", "one")
+        .file("base/lib/deep/two", vec![7; 100_000])
+        .file(
+            "web/Dockerfile",
+            "FROM base\nWORKDIR /work/here\nCOPY data there/\nCOPY --chmod=600 data /usr/lib/one\nCOPY tree /\nCOPY . .\n",
+        )
+        .file("web/data", "data")
+        .file("web/tree/usr/lib/deep/two", "of the tree");
+    symlink("../one", project.path("base/lib/deep/link")).expect("linked");
+    fs::create_dir(project.path("web/tree/none")).expect("created");
+    for (path, mode) in [
+        ("base/lib", 0o711),
+        ("base/lib/deep", 0o1750),
+        ("base/lib/one", 0o4755),
+        ("web/tree/usr", 0o700),
+    ] {
+        fs::set_permissions(project.path(path), Permissions::from_mode(mode)).expect("set");
+    }
+    let images = ["base", "web", "debug-base", "debug-web"];
+    let digests = |channel: &str| images.map(|image| project.registry.digest(&format!("{channel}-{image}")).expect("pushed"));
+    let of_context = "of `context`";
+    let ran = project.run(&["push-all", "--with-debug", "-v"]).ok();
+    assert!(!ran.stderr.contains(of_context), "{}", ran.stderr);
+    project.run(&["push-all", "--with-debug", "--force", "--user", "later"]).ok();
+    assert_eq!(digests("kevin"), digests("later"), "the same files make the same image");
+    let by_builder = [
+        "push-all",
+        "--with-debug",
+        "--force",
+        "--push-by",
+        "daemon",
+        "--user",
+        "other",
+        "-v",
+    ];
+    let ran = project.run(&by_builder).ok();
+    assert!(ran.stderr.contains(of_context), "{}", ran.stderr);
+    for image in images {
+        is_valid(&project, image);
+        let files = |channel: &str| project.registry.files(&format!("{channel}-{image}"));
+        assert_eq!(files("kevin"), files("other"), "{image}");
+    }
 }
 
 #[test]

@@ -127,6 +127,15 @@ impl Made {
         config.map_or(Vec::new(), |config| config.rootfs.diff_ids)
     }
 
+    /// Leaves it unmade: an exporter is given nothing, so that nothing is carried out.
+    pub(super) fn leave(&mut self) {
+        let nothing = Answer {
+            one: Some(Ref::default()),
+            ..Answer::default()
+        };
+        self.result = nothing.encode_to_vec().into();
+    }
+
     /// Gives the exporter another configuration.
     pub(super) fn set_config(&mut self, config: Bytes) {
         self.result = with_config(&self.result, config);
@@ -171,26 +180,22 @@ impl Bridge {
     /// Makes what is asked for.
     ///
     /// # Errors
-    /// What the frontend said, or the refusal of [`Look::Before`].
+    /// What the frontend said, or the refusal of [`Look::Before`]. [`Look::After`] comes later.
     pub(super) async fn make(&mut self, question: Question, look: Option<Look>) -> Result<Made, Error> {
         if let Some(Look::Before { stage, folder, refusal }) = look {
             let mut before = question.clone();
             before.set("target".to_owned(), stage);
             let (_, answer) = self.solve(before).await?;
-            if self.has_folder(&answer, folder).await? {
+            if self.any_has(&answer, folder).await? {
                 return Err(refusal());
             }
         }
         let (result, answer) = self.solve(question).await?;
-        let has_folder = match look {
-            Some(Look::After { folder }) => Some(self.has_folder(&answer, folder).await?),
-            _ => None,
-        };
         Ok(Made {
             result,
             one: answer.one.as_ref().map(|one| one.id.clone()),
             definitions: answer.definitions(),
-            has_folder,
+            has_folder: None,
         })
     }
 
@@ -281,8 +286,15 @@ impl Bridge {
         Ok(listed.entries)
     }
 
-    /// Whether there is something of this name in the root, for any platform.
-    async fn has_folder(&mut self, answer: &Answer, name: &str) -> Result<bool, Error> {
+    /// Whether there is something of this name in the root of what was made, for any platform.
+    ///
+    /// # Errors
+    /// When it could not be made, or the build has ended.
+    pub(super) async fn has_folder(&mut self, made: &Made, name: &str) -> Result<bool, Error> {
+        self.any_has(&Answer::decode(made.result.clone())?, name).await
+    }
+
+    async fn any_has(&mut self, answer: &Answer, name: &str) -> Result<bool, Error> {
         // what was made of nothing is none
         for part in answer.all().filter(|part| !part.id.is_empty()) {
             let listed = self.list(&part.id, "/".to_owned(), name).await?;

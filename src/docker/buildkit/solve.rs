@@ -18,7 +18,7 @@ use tracing::{Span, debug};
 
 use super::folder::Folder;
 use super::gateway::{Bridge, Look, Made, Question};
-use super::replica::{Plan, Replica};
+use super::replica::{Compared, Plan, Replica};
 use super::request::Again;
 use crate::docker::instructions::{self, Cache};
 use crate::event::{Event, Events, Speaker};
@@ -108,13 +108,23 @@ async fn made<A>(solving: impl Future<Output = Result<A, Error>>, making: Making
         settling,
     } = making;
     let mut solving = pin!(solving);
+    let making = async {
+        let mut made = bridge.make(question, look).await?;
+        let replica = settled(&mut made, &bridge, settling).await;
+        if let Some(Look::After { folder }) = look {
+            made.has_folder = Some(match replica.as_ref().and_then(|replica| replica.has(folder)) {
+                Some(has) => has,
+                None => bridge.has_folder(&made, folder).await?,
+            });
+        }
+        Ok((made, replica))
+    };
     let made = tokio::select! {
         ended = &mut solving => return Err(ended.err().unwrap_or_else(|| Error::msg("the builder ended the build"))),
-        made = bridge.make(question, look) => made,
+        made = making => made,
     };
     match made {
-        Ok(mut made) => {
-            let replica = settled(&mut made, &bridge, settling).await;
+        Ok((made, replica)) => {
             let (exported, solved) = tokio::join!(bridge.export(&made), solving);
             let answer = solved?;
             exported?;
@@ -141,8 +151,13 @@ async fn settled(made: &mut Made, bridge: &Bridge, settling: Settling<'_>) -> Op
     let (plan, one) = planning.await.ok()??;
     made.set_config(plan.config()?);
     let (what, ahead) = again?;
-    let replica = plan.looked_up(what, bridge, &one, cache).await;
-    let replica = replica.inspect_err(|error| debug!("it cannot be made again: {error:#}")).ok()?;
+    let replica = if what == Compared::All && plan.is_sure {
+        made.leave();
+        plan.made(cache.as_deref())
+    } else {
+        let looked_up = plan.looked_up(what, bridge, &one, cache).await;
+        looked_up.inspect_err(|error| debug!("it cannot be made again: {error:#}")).ok()?
+    };
     let replica = Arc::new(replica);
     ahead(&replica);
     Some(replica)

@@ -8,6 +8,9 @@ use prost::bytes::Bytes;
 use super::{AS_IT_IS, Action, Definition, FOLDER, FileCopy, IMAGE, Op};
 use crate::reference::Digest;
 
+/// Of a folder that is made, and of those above it that are.
+const FOLDER_MODE: i32 = 0o755;
+
 /// A layer that copies make.
 pub(in crate::docker::buildkit) struct Layer {
     pub(in crate::docker::buildkit) vertex: String,
@@ -34,12 +37,17 @@ pub(in crate::docker::buildkit) struct Copy {
     pub(in crate::docker::buildkit) unpacks: bool,
 }
 
-/// The layers of a definition, the lowest first, down to an image, to nothing, or to a vertex that `is_known`, which is told.
-/// `None` where anything but such copies makes one of them.
-pub(in crate::docker::buildkit) fn copied_layers(
-    definition: &Bytes,
-    is_known: impl Fn(&str) -> bool,
-) -> Option<(Option<String>, Vec<Layer>)> {
+/// What layers stand on.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::docker::buildkit) enum Below {
+    Known(String),
+    Image,
+    Nothing,
+}
+
+/// The layers of a definition, the lowest first, down to an image, to nothing, or to a vertex that `is_known`. `None` where
+/// anything but such copies makes one of them.
+pub(in crate::docker::buildkit) fn copied_layers(definition: &Bytes, is_known: impl Fn(&str) -> bool) -> Option<(Below, Vec<Layer>)> {
     let definition = Definition::decode(definition.clone()).ok()?;
     let last = Op::decode(definition.ops.last()?.clone()).ok()?;
     let ops: HashMap<String, Op> = definition
@@ -47,22 +55,10 @@ pub(in crate::docker::buildkit) fn copied_layers(
         .into_iter()
         .map(|op| Some((Digest::of(&op).to_string(), Op::decode(op).ok()?)))
         .collect::<Option<_>>()?;
-    let (below, layers) = layers(&last.inputs.first()?.digest, &ops, is_known)?;
-    Some(match below {
-        Below::Known(vertex) => (Some(vertex), layers),
-        Below::Image | Below::Nothing => (None, layers),
-    })
+    layers(&last.inputs.first()?.digest, &ops, is_known)
 }
 
 type Ops = HashMap<String, Op>;
-
-/// What layers stand on.
-#[derive(PartialEq)]
-enum Below {
-    Known(String),
-    Image,
-    Nothing,
-}
 
 /// The lowest first.
 fn layers(top: &str, ops: &Ops, is_known: impl Fn(&str) -> bool) -> Option<(Below, Vec<Layer>)> {
@@ -98,7 +94,7 @@ fn steps(op: &Op, at: usize, action: &Action, ops: &Ops) -> Option<Vec<Step>> {
         return None;
     }
     if let Some(folder) = &action.folder {
-        let is_plain = folder.makes_parents && folder.owner.is_none() && folder.timestamp == AS_IT_IS;
+        let is_plain = folder.mode == FOLDER_MODE && folder.makes_parents && folder.owner.is_none() && folder.timestamp == AS_IT_IS;
         return is_plain.then(|| vec![Step::Folder(folder.path.clone())]);
     }
     let copy = action.copy.as_ref().filter(|copy| copy.is_plain())?;
@@ -179,6 +175,7 @@ mod tests {
     fn folder(input: i64, path: &str) -> Action {
         let folder = MakeFolder {
             path: path.to_owned(),
+            mode: FOLDER_MODE,
             makes_parents: true,
             timestamp: -1,
             ..MakeFolder::default()

@@ -3,7 +3,7 @@
 mod copies;
 mod upon;
 
-pub(super) use copies::{Copy, Step, copied_layers};
+pub(super) use copies::{Below, Copy, Step, copied_layers};
 pub(in crate::docker) use upon::Upon;
 
 use std::collections::{BTreeMap, HashMap};
@@ -159,6 +159,8 @@ struct Action {
 struct MakeFolder {
     #[prost(string, tag = "1")]
     path: String,
+    #[prost(int32, tag = "2")]
+    mode: i32,
     #[prost(bool, tag = "3")]
     makes_parents: bool,
     #[prost(message, optional, tag = "4")]

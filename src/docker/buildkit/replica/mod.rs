@@ -1,18 +1,20 @@
 //! Images that are nothing but copied files, made again from these files, so that nothing has to be taken out of the builder.
 //!
 //! What the builder has made is listed, folder by folder: it must be what is expected, and the times of folders are the builder's
-//! own. Where a daemon tells the digests of layers, only what comes out with them is believed.
+//! own. Where a daemon tells the digests of layers, only what comes out with them is believed. What nobody wants of the builder,
+//! and is known to the last entry, it is not asked to make.
 
 mod config;
+mod inventory;
 mod tar;
 mod tree;
 mod written;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::iter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,12 +25,13 @@ use prost::bytes::Bytes;
 use tracing::debug;
 
 use self::config::Config;
+use self::inventory::Inventory;
 pub(in crate::docker) use self::tar::Dialect;
 use self::tar::{Layout, Tar};
-use self::tree::{Entry, MOST_ENTRIES, Sent, Tree, What};
+use self::tree::{Entry, Laid, MOST_ENTRIES, NOW, Sent, Tree, What};
 use super::folder::Folder;
 use super::gateway::{Bridge, One};
-use super::llb::{self, Step};
+use super::llb::{self, Below, Step};
 use crate::docker::staging::{self, Progress};
 use crate::reference::Digest;
 
@@ -40,8 +43,12 @@ pub(super) struct Plan {
     below: Option<Arc<Replica>>,
     /// By the vertexes that make them, the lowest first.
     layers: Vec<(String, Tree)>,
-    /// In these layers, and below.
-    folders: BTreeSet<String>,
+    /// Of what is below.
+    inventory: Inventory,
+    /// The time of the newest file, in seconds since 1970.
+    newest: i64,
+    /// Whether it tells all that a builder would make of it, but for the times of folders.
+    pub(super) is_sure: bool,
     config: Config,
 }
 
@@ -50,7 +57,10 @@ impl Plan {
     pub(super) fn of(made: &One, folders: &HashMap<String, Arc<Folder>>, siblings: &[Arc<Replica>]) -> Option<Self> {
         let sibling = |vertex: &str| siblings.iter().find(|sibling| sibling.vertex.as_deref() == Some(vertex));
         let (base, layers) = llb::copied_layers(&made.definition, |vertex| sibling(vertex).is_some())?;
-        let below = base.as_deref().and_then(sibling).cloned();
+        let below = match &base {
+            Below::Known(vertex) => sibling(vertex).cloned(),
+            Below::Image | Below::Nothing => None,
+        };
         let mut sent = BTreeMap::new();
         for step in layers.iter().flat_map(|layer| &layer.steps) {
             if let Step::Copy(copy) = step
@@ -59,29 +69,41 @@ impl Plan {
                 sent.insert(copy.folder.as_str(), Sent::new(folders.get(&copy.folder)?)?);
             }
         }
-        let mut known = below.as_ref().map(|below| below.folders.clone()).unwrap_or_default();
+        let of_elsewhere = || Inventory::new(base == Below::Nothing);
+        let inventory = below.as_ref().map_or_else(of_elsewhere, |below| below.inventory.clone());
+        let mut known = inventory.clone();
         let (mut laid, mut newest, mut entries) = (Vec::new(), 0, 0);
+        let mut is_sure = inventory.is_whole();
         for layer in &layers {
-            let tree = tree::lay(&layer.steps, &sent, &known)?;
+            let Laid { tree, is_sure: is_known } = tree::lay(&layer.steps, &sent, &known)?;
+            is_sure &= is_known;
             entries += tree.len();
             if entries > MOST_ENTRIES {
                 return None;
             }
-            for (path, entry) in &tree {
-                if let What::Folder = entry.what {
-                    known.insert(path.clone());
-                } else {
-                    newest = newest.max(entry.mtime);
-                }
-            }
+            let files = tree.values().filter(|entry| !matches!(entry.what, What::Folder));
+            newest = files.map(|entry| entry.mtime).fold(newest, i64::max);
+            known.add(&tree);
             laid.push((layer.vertex.clone(), tree));
         }
         Some(Self {
             below,
+            inventory,
+            newest,
+            is_sure,
             layers: laid,
-            folders: known,
             config: Config::of(&made.config, newest)?,
         })
+    }
+
+    /// What a builder need not make. Folders that it would make at this moment are as old as the newest file.
+    pub(super) fn made(mut self, cache: Option<&Path>) -> Replica {
+        for entry in self.layers.iter_mut().flat_map(|(_, tree)| tree.values_mut()) {
+            if entry.mtime == NOW {
+                entry.mtime = self.newest;
+            }
+        }
+        self.replica(cache)
     }
 
     /// The configuration that the exporter is to be given.
@@ -121,24 +143,32 @@ impl Plan {
             Ok(())
         }))
         .await?;
+        Ok(self.replica(cache.as_deref()))
+    }
+
+    fn replica(self, cache: Option<&Path>) -> Replica {
         let vertex = match self.layers.last() {
             Some((vertex, _)) => Some(vertex.clone()),
             None => self.below.as_ref().and_then(|below| below.vertex.clone()),
         };
-        let layers = self.layers.into_iter().map(|(_, tree)| Made {
-            layout: Layout::of(tree),
-            cache: cache.clone(),
-            written: Mutex::default(),
+        let mut inventory = self.inventory;
+        let layers = self.layers.into_iter().map(|(_, tree)| {
+            inventory.add(&tree);
+            Made {
+                layout: Layout::of(tree),
+                cache: cache.map(Path::to_path_buf),
+                written: Mutex::default(),
+            }
         });
-        Ok(Replica {
+        Replica {
             below: self.below,
             vertex,
             layers: layers.collect(),
-            folders: self.folders,
+            inventory,
             config: self.config,
             is_claimed: AtomicBool::new(false),
             progress: Arc::default(),
-        })
+        }
     }
 }
 
@@ -156,8 +186,7 @@ type Entries<'t> = Vec<(&'t String, &'t mut Entry)>;
 fn by_folder(tree: &mut Tree, what: Compared) -> BTreeMap<String, Entries<'_>> {
     let mut folders: BTreeMap<String, Entries<'_>> = BTreeMap::new();
     for (path, entry) in tree {
-        let above = path.trim_end_matches('\0').rfind('\0').map_or(0, |end| end + 1);
-        folders.entry(path[..above].to_owned()).or_default().push((path, entry));
+        folders.entry(tree::folder_of(path).to_owned()).or_default().push((path, entry));
     }
     let has_folders = |entries: &Entries<'_>| entries.iter().any(|(_, entry)| matches!(entry.what, What::Folder));
     folders.retain(|_, entries| what == Compared::All || has_folders(entries));
@@ -172,8 +201,7 @@ pub(in crate::docker) struct Replica {
     vertex: Option<String>,
     /// The lowest first.
     layers: Vec<Made>,
-    /// In the image, as far as they are known.
-    folders: BTreeSet<String>,
+    inventory: Inventory,
     config: Config,
     is_claimed: AtomicBool,
     /// What is uploaded of it.
@@ -236,6 +264,12 @@ impl Replica {
     /// Whether this is the first who wants it.
     pub(in crate::docker) fn claim(&self) -> bool {
         !self.is_claimed.swap(true, Relaxed)
+    }
+
+    /// Whether there is something of this name in the root; none where it stands on what is not known.
+    pub(super) fn has(&self, name: &str) -> Option<bool> {
+        let is_there = || self.inventory.kind(&format!("{name}\0")).is_some();
+        self.inventory.is_whole().then(is_there)
     }
 
     /// Of an image's layers, those that may be made again.
@@ -373,7 +407,7 @@ mod tests {
             below: None,
             vertex: None,
             layers,
-            folders: BTreeSet::new(),
+            inventory: Inventory::default(),
             config: Config::of(FRONTEND, 1).expect("a configuration"),
             is_claimed: AtomicBool::new(false),
             progress: Arc::default(),

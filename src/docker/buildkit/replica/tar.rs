@@ -1,6 +1,7 @@
 //! A layer's tar, as a daemon writes it: Go's `archive/tar` with headers in the format `ustar` (moby, `pkg/archive`).
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
@@ -107,13 +108,15 @@ impl Layout {
         }
     }
 
-    /// The digest, and the hashes of the blocks.
+    /// The digest, and the hashes of the blocks. An error where a file is not what it was found to be.
     fn hashed(&self, dialect: Dialect) -> io::Result<(Digest, Vec<blake3::Hash>)> {
         let (mut hasher, mut blocks) = (Sha256::new(), Vec::new());
         let (mut part, mut start) = (vec![0; BLOCK], 0);
+        let mut files = Files::of(&self.items);
         while start < self.size {
             let length = usize::try_from(self.size - start).map_or(BLOCK, |rest| rest.min(BLOCK));
             self.read(dialect, start, &mut part[..length])?;
+            files.compare(start, &part[..length])?;
             hasher.update(&part[..length]);
             blocks.push(blake3::hash(&part[..length]));
             start += length as u64;
@@ -127,17 +130,56 @@ impl Layout {
         let end = start + buffer.len() as u64;
         let first = items.partition_point(|item| item.start <= start).saturating_sub(1);
         for item in items[first..].iter().take_while(|item| item.start < end) {
-            overlap(start, buffer, item.start, RECORD, |from, part| {
+            overlap(start, buffer.len(), item.start, RECORD, |from, range| {
+                let part = &mut buffer[range];
                 let header = header(&item.path, &item.entry, dialect).ok_or(io::ErrorKind::InvalidData)?;
                 let from = usize::try_from(from).map_err(io::Error::other)?;
                 part.copy_from_slice(&header.as_bytes()[from..from + part.len()]);
                 Ok(())
             })?;
             if let What::File(content) = &item.entry.what {
-                overlap(start, buffer, item.start + RECORD, content.size, |from, part| {
-                    content.read_at(from, part)
+                overlap(start, buffer.len(), item.start + RECORD, content.size, |from, range| {
+                    content.read_at(from, &mut buffer[range])
                 })?;
             }
+        }
+        Ok(())
+    }
+}
+
+/// Compares the files in a tar with what they were found to be, while it is read.
+struct Files<'i> {
+    /// Those that are not read to their ends.
+    items: &'i [Item],
+    hasher: blake3::Hasher,
+}
+
+impl<'i> Files<'i> {
+    fn of(items: &'i [Item]) -> Self {
+        Self {
+            items,
+            hasher: blake3::Hasher::new(),
+        }
+    }
+
+    /// With the next block, which begins at `start`.
+    fn compare(&mut self, start: u64, block: &[u8]) -> io::Result<()> {
+        while let Some((item, rest)) = self.items.split_first() {
+            let (at, size) = (item.start + RECORD, size(&item.entry));
+            overlap(start, block.len(), at, size, |_, range| {
+                self.hasher.update(&block[range]);
+                Ok(())
+            })?;
+            if at + size > start + block.len() as u64 {
+                return Ok(());
+            }
+            if let What::File(content) = &item.entry.what
+                && content.whole().is_some_and(|hash| hash != self.hasher.finalize())
+            {
+                return Err(io::Error::other("a file changed since it was looked at"));
+            }
+            self.hasher.reset();
+            self.items = rest;
         }
         Ok(())
     }
@@ -184,15 +226,15 @@ impl Layer for Tar {
     }
 }
 
-/// Fills of `buffer`, which begins at `start`, what `size` bytes from `at` on are in it.
-fn overlap(start: u64, buffer: &mut [u8], at: u64, size: u64, fill: impl FnOnce(u64, &mut [u8]) -> io::Result<()>) -> io::Result<()> {
+/// Of a buffer of this length, which begins at `start`: what `size` bytes from `at` on are in it, and from which of them on.
+fn overlap(start: u64, length: usize, at: u64, size: u64, with: impl FnOnce(u64, Range<usize>) -> io::Result<()>) -> io::Result<()> {
     let from = at.max(start);
-    let to = (at + size).min(start + buffer.len() as u64);
+    let to = (at + size).min(start + length as u64);
     if from >= to {
         return Ok(());
     }
     let place = |offset: u64| usize::try_from(offset - start).map_err(io::Error::other);
-    fill(from - at, &mut buffer[place(from)?..place(to)?])
+    with(from - at, place(from)?..place(to)?)
 }
 
 fn size(entry: &Entry) -> u64 {

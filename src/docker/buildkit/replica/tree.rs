@@ -1,16 +1,20 @@
 //! What copies leave in a layer (moby/buildkit, `solver/llbsolver/file`; tonistiigi/fsutil, `copy`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use bollard::fsutil::types::Stat;
 use tar::EntryType;
 
+use super::inventory::{Inventory, Kind};
 use crate::docker::buildkit::folder::{Folder, Form, form, nanoseconds, seconds, unix_mode};
 use crate::docker::buildkit::llb::{Copy, Step};
 
 const LINK_MODE: u32 = 0o777;
+const PERMISSIONS: u32 = 0o777;
+/// Of a folder that is made because something goes into it.
+const FOLDER_MODE: u32 = 0o755;
 /// Of `SELinux`, on whatever a machine that has it keeps.
 const LABEL: &str = "security.selinux";
 /// More would take too much memory.
@@ -25,13 +29,15 @@ pub(super) type Tree = BTreeMap<String, Entry>;
 pub(super) struct Entry {
     pub(super) what: What,
     pub(super) mode: u32,
-    /// Seconds since 1970.
+    /// Seconds since 1970, or [`NOW`].
     pub(super) mtime: i64,
 }
 
+/// The time of a folder that is made, or gets something into it.
+pub(super) const NOW: i64 = i64::MIN;
+
 #[derive(Clone)]
 pub(super) enum What {
-    /// The builder alone knows its mode and its time.
     Folder,
     Link(String),
     File(Content),
@@ -54,6 +60,12 @@ impl Content {
         self.folder.hash(self.at)
     }
 
+    /// As [`Self::hash`], where it is the whole file.
+    pub(super) fn whole(&self) -> Option<blake3::Hash> {
+        let is_whole = self.offset == 0 && self.size == self.folder.size(self.at);
+        self.hash().filter(|_| is_whole)
+    }
+
     pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.folder.read_at(self.at, self.offset + offset, buffer)
     }
@@ -74,6 +86,10 @@ impl Sent {
         (stats.len() <= MOST_ENTRIES).then_some(Self { folder, stats })
     }
 
+    fn find(&self, path: &str) -> Option<usize> {
+        self.stats.iter().position(|(other, _)| other == path)
+    }
+
     fn content(&self, at: usize) -> Content {
         Content {
             folder: Arc::clone(&self.folder),
@@ -85,20 +101,34 @@ impl Sent {
     }
 }
 
-/// The layer of `steps`, with these folders below it. `None` where that is not known beforehand.
-pub(super) fn lay(steps: &[Step], sent: &BTreeMap<&str, Sent>, below: &BTreeSet<String>) -> Option<Tree> {
-    let mut layer = Layer { tree: Tree::new(), below };
+/// What steps leave.
+pub(super) struct Laid {
+    pub(super) tree: Tree,
+    /// Whether builders are known to leave all of it just so, where `below` was all that there is.
+    pub(super) is_sure: bool,
+}
+
+/// The layer of `steps` upon what is `below`. `None` where that is not known beforehand.
+pub(super) fn lay(steps: &[Step], sent: &BTreeMap<&str, Sent>, below: &Inventory) -> Option<Laid> {
+    let mut layer = Layer {
+        tree: Tree::new(),
+        is_sure: true,
+        below,
+    };
     for step in steps {
         match step {
             Step::Copy(copy) => layer.copy(copy, sent.get(copy.folder.as_str())?)?,
-            Step::Folder(path) if below.contains(&parts(path)) => {}
+            Step::Folder(path) if layer.is_folder(&parts(path)) => {}
             Step::Folder(path) => layer.reach(&parts(path))?,
         }
         if layer.tree.len() > MOST_ENTRIES {
             return None;
         }
     }
-    Some(layer.tree)
+    Some(Laid {
+        tree: layer.tree,
+        is_sure: layer.is_sure,
+    })
 }
 
 /// Takes from what is in a folder of the image, as the builder lists it, what it alone knows of the `entries` that are to be
@@ -137,19 +167,26 @@ fn has_attributes(stat: &Stat) -> bool {
 
 struct Layer<'b> {
     tree: Tree,
-    below: &'b BTreeSet<String>,
+    is_sure: bool,
+    below: &'b Inventory,
 }
 
 impl Layer<'_> {
     fn copy(&mut self, copy: &Copy, sent: &Sent) -> Option<()> {
         let (from, to) = (parts(&copy.from), parts(&copy.to));
-        let source = sent.stats.iter().position(|(path, _)| *path == from);
+        let source = sent.find(&from);
+        // whether folders that are made get the mode, too, and what becomes of other bits, has changed from version to version
+        self.is_sure &= copy.mode.is_none() || source.is_some_and(|at| form(&sent.stats[at].1) == Form::File);
         match source.map(|at| (at, form(&sent.stats[at].1))) {
             Some((at, Form::File)) if copy.unpacks => self.unpack(&sent.content(at), &to),
             Some((at, Form::File)) => {
                 let is_into = copy.to.ends_with('/') || self.is_folder(&to);
                 let name = from.trim_end_matches('\0').rsplit('\0').next()?;
                 let target = if is_into { format!("{to}{name}\0") } else { to };
+                if let Some(mode) = copy.mode {
+                    let modes = mode | unix_mode(sent.stats[at].1.mode);
+                    self.is_sure &= modes <= PERMISSIONS && self.has_folder_of(&target);
+                }
                 self.put(target, at, sent, copy.mode)
             }
             Some((_, Form::Folder)) => self.copy_all(&from, &to, sent, copy.mode),
@@ -171,7 +208,7 @@ impl Layer<'_> {
     fn put(&mut self, target: String, at: usize, sent: &Sent, mode: Option<u32>) -> Option<()> {
         let stat = &sent.stats[at].1;
         let (what, mode) = match form(stat) {
-            Form::Folder => (What::Folder, 0),
+            Form::Folder => (What::Folder, unix_mode(stat.mode)),
             Form::Link => (What::Link(stat.linkname.clone()), LINK_MODE),
             Form::File => (What::File(sent.content(at)), mode.unwrap_or_else(|| unix_mode(stat.mode))),
             Form::HardLink => return None,
@@ -188,9 +225,12 @@ impl Layer<'_> {
             return None;
         }
         self.reach(to)?;
+        // one on a disk may have changed since it was looked at
+        self.is_sure &= matches!(*archive.folder, Folder::Inline(_));
         let mut opened = tar::Archive::new(Reader { content: archive, at: 0 });
         for entry in opened.entries_with_seek().ok()? {
-            let entry = entry.ok()?;
+            let mut entry = entry.ok()?;
+            self.is_sure &= entry.pax_extensions().ok()?.is_none();
             let header = entry.header();
             let what = match header.entry_type() {
                 EntryType::Directory => What::Folder,
@@ -206,7 +246,10 @@ impl Layer<'_> {
             if header.uid().ok()? != 0 || header.gid().ok()? != 0 || self.tree.len() > MOST_ENTRIES {
                 return None;
             }
-            let target = format!("{to}{}", parts(str::from_utf8(&entry.path_bytes()).ok()?));
+            let name = parts(str::from_utf8(&entry.path_bytes()).ok()?);
+            // of what an archive tells of other entries, and of folders that it leaves out, builders think differently
+            let target = format!("{to}{name}");
+            self.is_sure &= !name.is_empty() && self.has_folder_of(&target);
             let (mode, mtime) = (header.mode().ok()? & 0o7777, i64::try_from(header.mtime().ok()?).ok()?);
             self.add(target, Entry { what, mode, mtime })?;
         }
@@ -214,19 +257,30 @@ impl Layer<'_> {
     }
 
     fn is_folder(&self, path: &str) -> bool {
-        let here = self.tree.get(path).map(|entry| matches!(entry.what, What::Folder));
-        here.unwrap_or_else(|| path.is_empty() || self.below.contains(path))
+        path.is_empty() || matches!(self.kind(path), Some(Kind::Folder { .. }))
     }
 
-    /// `None` where a folder takes the place of something else, or gives way to it: what was in it goes with it.
+    /// Whether the folder is there in which this is.
+    fn has_folder_of(&self, path: &str) -> bool {
+        self.is_folder(folder_of(path))
+    }
+
+    /// What is there by now.
+    fn kind(&self, path: &str) -> Option<Kind> {
+        let here = self.tree.get(path).map(Kind::of);
+        here.or_else(|| self.below.kind(path))
+    }
+
+    /// `None` where a folder takes the place of something else, or gives way to it: what was in it goes with it. A link may lead
+    /// elsewhere.
     fn add(&mut self, path: String, entry: Entry) -> Option<()> {
-        if let Some((above, _)) = path.trim_end_matches('\0').rsplit_once('\0') {
-            self.reach(&format!("{above}\0"))?;
-        }
-        let there = self.tree.get(&path).map(|there| matches!(there.what, What::Folder));
-        let was_folder = there.or_else(|| self.below.contains(&path).then_some(true));
-        if was_folder.is_some_and(|was| was != matches!(entry.what, What::Folder)) {
-            return None;
+        self.reach(folder_of(&path))?;
+        let is_folder = matches!(entry.what, What::Folder);
+        match self.kind(&path) {
+            None => {}
+            Some(Kind::Folder { .. }) if is_folder => {}
+            Some(Kind::File) if !is_folder => {}
+            Some(_) => return None,
         }
         // the root is in no layer
         if !path.is_empty() {
@@ -238,18 +292,27 @@ impl Layer<'_> {
     /// A folder that is made, or gets something into it, and those above it. `None` where the way there is through a link.
     fn reach(&mut self, path: &str) -> Option<()> {
         for (at, _) in path.match_indices('\0') {
+            let path = &path[..=at];
+            let mode = match self.kind(path) {
+                None => FOLDER_MODE,
+                Some(Kind::Folder { mode }) => mode,
+                Some(Kind::File | Kind::Link) => return None,
+            };
             let folder = Entry {
                 what: What::Folder,
-                mode: 0,
-                mtime: 0,
+                mode,
+                mtime: NOW,
             };
-            let there = self.tree.entry(path[..=at].to_owned()).or_insert(folder);
-            if !matches!(there.what, What::Folder) {
-                return None;
-            }
+            self.tree.entry(path.to_owned()).or_insert(folder);
         }
         Some(())
     }
+}
+
+/// The root has none, and is in itself.
+pub(super) fn folder_of(path: &str) -> &str {
+    let name = path.strip_suffix('\0').unwrap_or_default();
+    &path[..name.rfind('\0').map_or(0, |end| end + 1)]
 }
 
 /// A key of a [`Tree`], as others write it.
@@ -344,15 +407,25 @@ mod tests {
         }
     }
 
-    /// Paths, and modes of what is no folder.
-    fn shape(copies: Vec<Copy>, below: &[&str]) -> Option<Vec<String>> {
-        let below = below.iter().map(|path| parts(path)).collect();
-        laid(&copies.into_iter().map(Step::Copy).collect::<Vec<_>>(), &below)
+    fn entry(what: What, mode: u32) -> Entry {
+        Entry { what, mode, mtime: 0 }
     }
 
-    fn laid(steps: &[Step], below: &BTreeSet<String>) -> Option<Vec<String>> {
-        let tree = lay(steps, &sent(), below)?;
-        let said = tree.iter().map(|(path, entry)| match entry.what {
+    /// Folders that only their owner may see.
+    fn below(folders: &[&str]) -> Inventory {
+        let mut below = Inventory::new(true);
+        below.add(&folders.iter().map(|path| (parts(path), entry(What::Folder, 0o700))).collect());
+        below
+    }
+
+    /// Paths, and modes of what is no folder.
+    fn shape(copies: Vec<Copy>, folders: &[&str]) -> Option<Vec<String>> {
+        laid(&copies.into_iter().map(Step::Copy).collect::<Vec<_>>(), folders)
+    }
+
+    fn laid(steps: &[Step], folders: &[&str]) -> Option<Vec<String>> {
+        let laid = lay(steps, &sent(), &below(folders))?;
+        let said = laid.tree.iter().map(|(path, entry)| match entry.what {
             What::Folder => shown(path),
             _ => format!("{} {:o}", shown(path), entry.mode),
         });
@@ -386,8 +459,59 @@ mod tests {
     #[test]
     fn a_folder_is_made_where_there_is_none() {
         let made = [Step::Folder("/a/b".to_owned())];
-        assert_eq!(laid(&made, &BTreeSet::new()).expect("known"), ["a", "a/b"]);
-        assert_eq!(laid(&made, &BTreeSet::from([parts("a/b")])).expect("known"), [""; 0]);
+        assert_eq!(laid(&made, &[]).expect("known"), ["a", "a/b"]);
+        assert_eq!(laid(&made, &["a/b"]).expect("known"), [""; 0]);
+    }
+
+    #[test]
+    fn a_folder_has_the_mode_that_it_had_or_that_of_its_source() {
+        let steps = [copy("/file", "/a/b/"), copy("/", "/all")].map(Step::Copy);
+        let laid = lay(&steps, &sent(), &below(&["a"])).expect("known");
+        let folders = laid.tree.iter().filter(|(_, entry)| matches!(entry.what, What::Folder));
+        let folders: Vec<_> = folders.map(|(path, entry)| (shown(path), entry.mode, entry.mtime == NOW)).collect();
+        let expected = [
+            ("a", 0o700, true),
+            ("a/b", 0o755, true),
+            ("all", 0o755, true),
+            ("all/folder", 0o640, false),
+        ];
+        assert_eq!(folders, expected.map(|(path, mode, is_new)| (path.to_owned(), mode, is_new)));
+    }
+
+    #[test]
+    fn what_builders_may_do_differently_is_not_sure() {
+        let is_sure = |copy| lay(&[Step::Copy(copy)], &sent(), &below(&[])).expect("known").is_sure;
+        let with = |mode, to| Copy {
+            mode: Some(mode),
+            ..copy("/file", to)
+        };
+        assert!(is_sure(copy("/", "/")) && is_sure(with(0o755, "/")));
+        assert!(!is_sure(with(0o4755, "/")), "more than permissions");
+        assert!(!is_sure(with(0o755, "/to/")), "of a folder that is made");
+        let all = Copy {
+            mode: Some(0o755),
+            ..copy("/", "/")
+        };
+        assert!(!is_sure(all), "of folders");
+        // the folder `in` is not in it
+        let unpacked = Copy {
+            unpacks: true,
+            ..copy("/packed.tar", "/to")
+        };
+        assert!(!is_sure(unpacked));
+    }
+
+    #[test]
+    fn what_is_below_is_not_gone_through_where_it_is_no_folder() {
+        let link = || What::Link("elsewhere".to_owned());
+        let mut below = Inventory::new(true);
+        below.add(&Tree::from([
+            (parts("a"), entry(link(), LINK_MODE)),
+            (parts("b"), entry(What::Folder, 0o755)),
+        ]));
+        let is_known = |to| lay(&[Step::Copy(copy("/file", to))], &sent(), &below).is_some();
+        assert!(is_known("/b") && is_known("/c"));
+        assert!(!is_known("/a") && !is_known("/a/b"));
     }
 
     #[test]
@@ -403,14 +527,14 @@ mod tests {
 
     #[test]
     fn an_archive_that_writes_through_its_own_links_is_left_to_the_builder() {
-        let unpacked = |entries: &[(&str, Option<&str>)], below: &[&str]| {
+        let unpacked = |entries: &[(&str, Option<&str>)], folders: &[&str]| {
             let folder = Folder::of_inline(&[Inline::file("a.tar", &packed(entries), 0o644)]);
             let sent = BTreeMap::from([("context", Sent::new(&Arc::new(folder)).expect("few"))]);
             let step = Step::Copy(Copy {
                 unpacks: true,
                 ..copy("/a.tar", "/")
             });
-            lay(&[step], &sent, &below.iter().map(|path| parts(path)).collect()).map(|tree| tree.len())
+            lay(&[step], &sent, &below(folders)).map(|laid| laid.tree.len())
         };
         assert_eq!(unpacked(&[("d/x", None), ("l", Some("d"))], &[]), Some(3));
         assert_eq!(unpacked(&[("l", Some("d")), ("l/x", None)], &[]), None, "through it");
@@ -420,7 +544,7 @@ mod tests {
 
     #[test]
     fn what_has_extended_attributes_is_left_to_the_builder() {
-        let mut tree = lay(&[Step::Copy(copy("/file", "/"))], &sent(), &BTreeSet::new()).expect("known");
+        let mut tree = lay(&[Step::Copy(copy("/file", "/"))], &sent(), &below(&[])).expect("known").tree;
         let sent = &sent()["context"];
         let listed = |names: &[&str]| {
             let stat = sent.stats.iter().find(|(path, _)| path == "file\0").map(|(_, stat)| stat.clone());
