@@ -48,6 +48,11 @@ pub fn is_classic() -> bool {
     env::var("DOCKER_BUILDKIT").is_ok_and(|value| value == "0")
 }
 
+/// Whether a builder need not make what is copied alone.
+pub fn leaves_copies() -> bool {
+    push_is_part_of_the_build() && !env::var("LATTICE_IMAGES_PUSH_BY").is_ok_and(|value| value == "daemon")
+}
+
 /// Whether this run is for images that the client pushes.
 pub fn the_client_pushes() -> bool {
     env::var("LATTICE_IMAGES_PUSH_BY").is_ok_and(|value| value == "client")

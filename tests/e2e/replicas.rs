@@ -241,19 +241,18 @@ fn what_is_known_to_the_last_entry_a_builder_is_not_sent() {
         return;
     }
     let door = Door::buildkit(None);
-    let project = beside(&door, &["base", "web"])
-        .file(
-            "base/Dockerfile",
-            "FROM scratch\nCOPY lib /usr/lib/\nCOPY lib/deep/two /usr/lib/deep/too\nCOPY . /all\n",
-        )
-        .file("base/lib/one", "one")
-        .file("base/lib/deep/two", vec![7; 100_000])
-        .file(
-            "web/Dockerfile",
-            "FROM base\nWORKDIR /work/here\nCOPY data there/\nCOPY --chmod=600 data /usr/lib/one\nCOPY tree /\nCOPY . .\n",
-        )
-        .file("web/data", "data")
-        .file("web/tree/usr/lib/deep/two", "of the tree");
+    let project = beside(&door, &["base", "web"]);
+    // what comes from the builder's cache has the times of then
+    let mark = project.registry.to_string();
+    let of_base = "FROM scratch\nCOPY lib /usr/lib/\nCOPY lib/deep/two /usr/lib/deep/too\nCOPY . /all\n";
+    let of_web = "FROM base\nWORKDIR /work/here\nCOPY data there/\nCOPY --chmod=600 data /usr/lib/one\nCOPY tree /\nCOPY . .\n";
+    let project = project
+        .file("base/Dockerfile", format!("{of_base}# {mark}\n"))
+        .file("base/lib/one", &mark)
+        .file("base/lib/deep/two", mark.repeat(10_000))
+        .file("web/Dockerfile", format!("{of_web}# {mark}\n"))
+        .file("web/data", format!("data of {mark}"))
+        .file("web/tree/usr/lib/deep/two", format!("of the tree of {mark}"));
     symlink("../one", project.path("base/lib/deep/link")).expect("linked");
     fs::create_dir(project.path("web/tree/none")).expect("created");
     for (path, mode) in [

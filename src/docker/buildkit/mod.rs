@@ -244,20 +244,24 @@ impl BuildKit {
     async fn made(&self, solve: Solve<'_>, step: &str, events: &Events) -> Result<Made, Error> {
         let is_exported = !solve.asked.request.exporter_deprecated.is_empty();
         let (solved, session) = self.solve(solve, step, events).await?;
+        let mut cached = solved.cached;
         let id = if is_exported {
             let id = solved.answer.get(DIGEST);
             id.context("the builder named no image at the end of the build")?.parse()?
         } else {
-            let cached = solved.cached;
             let not_again = |why: String| NotAgain { why, cached };
             let replica = solved.replica.clone();
             let replica = replica.ok_or_else(|| not_again("it is made of other than copied files".to_owned()))?;
-            let image = spawn_blocking(move || replica.image(Dialect::OF_BUILDKIT)).await?;
-            image.map_err(|error| not_again(format!("{error:#}")))?.id
+            let making = move || Ok::<_, Error>((replica.image(Dialect::OF_BUILDKIT)?, replica.left(Dialect::OF_BUILDKIT)?));
+            let (image, left) = spawn_blocking(making).await?.map_err(|error| not_again(format!("{error:#}")))?;
+            if !left.is_empty() {
+                cached = solve::tell_left(left, step, events);
+            }
+            image.id
         };
         Ok(Made {
             id,
-            cached: solved.cached,
+            cached,
             has_folder: solved.made.has_folder,
             below: solved.made.below(),
             origin: Some(Arc::new(Origin {

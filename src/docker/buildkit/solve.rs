@@ -64,14 +64,7 @@ pub(super) async fn solve(
     step: &str,
     events: &Events,
 ) -> Result<Solved, Error> {
-    let mut progress = Progress {
-        step,
-        events,
-        vertexes: HashMap::new(),
-        begun: HashMap::new(),
-        parts: HashMap::new(),
-        cache: Cache::default(),
-    };
+    let mut progress = Progress::of(step, events);
     let mut status_client = client.clone();
     let reference = request.r#ref.clone();
     let solving = async { client.solve(request).await.map_err(|status| said(&status)) };
@@ -97,6 +90,24 @@ pub(super) async fn solve(
         made,
         replica,
     })
+}
+
+/// Tells of vertexes that the builder has left to us as of its own. Gives whether all came from a cache.
+pub(super) fn tell_left(left: Vec<(String, bool)>, step: &str, events: &Events) -> bool {
+    let vertexes = left.into_iter().map(|(name, cached)| Vertex {
+        digest: name.clone(),
+        name,
+        cached,
+        started: Some(<_>::default()),
+        completed: Some(<_>::default()),
+        ..Vertex::default()
+    });
+    let mut progress = Progress::of(step, events);
+    progress.show(StatusResponse {
+        vertexes: vertexes.collect(),
+        ..StatusResponse::default()
+    });
+    progress.cache.all_hit()
 }
 
 /// `solving` ends when it was told to, or because it cannot go on.
@@ -189,7 +200,18 @@ enum Told {
     End,
 }
 
-impl Progress<'_> {
+impl<'a> Progress<'a> {
+    fn of(step: &'a str, events: &'a Events) -> Self {
+        Self {
+            step,
+            events,
+            vertexes: HashMap::new(),
+            begun: HashMap::new(),
+            parts: HashMap::new(),
+            cache: Cache::default(),
+        }
+    }
+
     /// Begins go before logs and ends after them: one answer may hold the whole of a vertex.
     fn show(&mut self, answer: StatusResponse) {
         for vertex in &answer.vertexes {

@@ -14,6 +14,8 @@ const FOLDER_MODE: i32 = 0o755;
 /// A layer that copies make.
 pub(in crate::docker::buildkit) struct Layer {
     pub(in crate::docker::buildkit) vertex: String,
+    /// What the vertex is called.
+    pub(in crate::docker::buildkit) name: String,
     pub(in crate::docker::buildkit) steps: Vec<Step>,
 }
 
@@ -52,10 +54,14 @@ pub(in crate::docker::buildkit) fn copied_layers(definition: &Bytes, is_known: i
     let last = Op::decode(definition.ops.last()?.clone()).ok()?;
     let ops: HashMap<String, Op> = definition
         .ops
-        .into_iter()
-        .map(|op| Some((Digest::of(&op).to_string(), Op::decode(op).ok()?)))
+        .iter()
+        .map(|op| Some((Digest::of(op).to_string(), Op::decode(op.clone()).ok()?)))
         .collect::<Option<_>>()?;
-    layers(&last.inputs.first()?.digest, &ops, is_known)
+    let (below, mut layers) = layers(&last.inputs.first()?.digest, &ops, is_known)?;
+    for layer in &mut layers {
+        layer.name = definition.name_of(&layer.vertex).unwrap_or_default();
+    }
+    Some((below, layers))
 }
 
 type Ops = HashMap<String, Op>;
@@ -77,6 +83,7 @@ fn layers(top: &str, ops: &Ops, is_known: impl Fn(&str) -> bool) -> Option<(Belo
         let steps = steps.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect();
         layers.push(Layer {
             vertex: vertex.to_owned(),
+            name: String::new(),
             steps,
         });
         match usize::try_from(actions.first()?.input) {

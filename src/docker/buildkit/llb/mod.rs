@@ -50,6 +50,11 @@ impl Definition {
         Input::of(&digest)
     }
 
+    fn name_of(&self, vertex: &str) -> Option<String> {
+        let mut metadata = OpMetadata::decode(self.metadata.get(vertex)?.clone()).ok()?;
+        metadata.description.remove(VERTEX_NAME)
+    }
+
     /// The last operation names what is made.
     fn end_with(&mut self, made: &str) {
         let inputs = vec![Input::of(made)];

@@ -43,6 +43,8 @@ pub(super) struct Plan {
     below: Option<Arc<Replica>>,
     /// By the vertexes that make them, the lowest first.
     layers: Vec<(String, Tree)>,
+    /// What the builder calls these vertexes.
+    names: Vec<String>,
     /// Of what is below.
     inventory: Inventory,
     /// The time of the newest file, in seconds since 1970.
@@ -92,18 +94,23 @@ impl Plan {
             newest,
             is_sure,
             layers: laid,
+            names: layers.into_iter().map(|layer| layer.name).collect(),
             config: Config::of(&made.config, newest)?,
         })
     }
 
-    /// What a builder need not make. Folders that it would make at this moment are as old as the newest file.
+    /// What a builder leaves unmade. Folders that it would make at this moment are as old as the newest file.
     pub(super) fn made(mut self, cache: Option<&Path>) -> Replica {
         for entry in self.layers.iter_mut().flat_map(|(_, tree)| tree.values_mut()) {
             if entry.mtime == NOW {
                 entry.mtime = self.newest;
             }
         }
-        self.replica(cache)
+        let left = std::mem::take(&mut self.names);
+        Replica {
+            left,
+            ..self.replica(cache)
+        }
     }
 
     /// The configuration that the exporter is to be given.
@@ -164,6 +171,7 @@ impl Plan {
             below: self.below,
             vertex,
             layers: layers.collect(),
+            left: Vec::new(),
             inventory,
             config: self.config,
             is_claimed: AtomicBool::new(false),
@@ -201,6 +209,8 @@ pub(in crate::docker) struct Replica {
     vertex: Option<String>,
     /// The lowest first.
     layers: Vec<Made>,
+    /// What a builder has left unmade: what it calls the vertexes of these layers.
+    left: Vec<String>,
     inventory: Inventory,
     config: Config,
     is_claimed: AtomicBool,
@@ -289,6 +299,16 @@ impl Replica {
     pub(in crate::docker) fn layer(&self, at: usize, dialect: Dialect) -> io::Result<(Digest, Arc<dyn staging::Layer>)> {
         let tar = self.layers[at].written(dialect)?;
         Ok((tar.digest.clone(), tar as Arc<dyn staging::Layer>))
+    }
+
+    /// The vertexes that a builder has left unmade, and whether their layers are known from an earlier run. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::layer`].
+    pub(super) fn left(&self, dialect: Dialect) -> io::Result<Vec<(String, bool)>> {
+        let each = self.left.iter().zip(&self.layers);
+        each.map(|(name, made)| Ok((name.clone(), made.written(dialect)?.was_known)))
+            .collect()
     }
 
     /// It, and what of this run it stands on.
@@ -407,6 +427,7 @@ mod tests {
             below: None,
             vertex: None,
             layers,
+            left: Vec::new(),
             inventory: Inventory::default(),
             config: Config::of(FRONTEND, 1).expect("a configuration"),
             is_claimed: AtomicBool::new(false),

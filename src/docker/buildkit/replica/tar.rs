@@ -93,6 +93,7 @@ impl Layout {
         let (digest, blocks) = self.hashed(dialect)?;
         Ok(Tar {
             blocks: OnceLock::from(Some(blocks)),
+            was_known: false,
             ..self.known(dialect, digest)
         })
     }
@@ -104,6 +105,7 @@ impl Layout {
             dialect,
             digest,
             blocks: OnceLock::new(),
+            was_known: true,
             is_lost: AtomicBool::new(false),
         }
     }
@@ -190,6 +192,8 @@ pub(super) struct Tar {
     layout: Layout,
     pub(super) dialect: Dialect,
     pub(super) digest: Digest,
+    /// Its digest is from an earlier run.
+    pub(super) was_known: bool,
     /// The hashes of what the digest was taken of. Where that was known, they are taken when they are wanted, and are nothing
     /// where the files have changed since.
     blocks: OnceLock<Option<Vec<blake3::Hash>>>,
