@@ -250,21 +250,26 @@ fn is_lost(error: &str) -> bool {
         .any(|said| error.contains(said))
 }
 
-/// What is published as `name`, with the configuration `id`, where the builder has it as it made it. Nothing of it is written
-/// or shown.
+/// What is published as `name`, with the configuration `id`, where the builder has it as it made it, or need not have it. Nothing
+/// of it is written or shown.
 pub(super) async fn recalled(buildkit: &BuildKit, recipe: Recipe<'_>, name: &str, id: &Digest, step: &str) -> Option<Sibling> {
     if !recipe.is_copied() {
         return None;
     }
     let (unseen, _) = Events::channel();
-    let made = buildkit_build(buildkit, recipe, Export::MadeAgain(&|_| {}), step, &unseen);
-    let (made, ..) = made.await.inspect_err(|error| debug!("{step}: {error:#}")).ok()?;
-    let is_same = made.id == *id;
-    debug!(
-        "{step}: the builder {} {name}",
-        if is_same { "has" } else { "makes another image than" }
-    );
-    is_same.then(|| Sibling::made(made, name.to_owned(), recipe.is_below_copies))
+    let again: Ahead<'_> = &|_| {};
+    // what a builder makes upon it is to stand on the very layers that are published
+    let unmade = recipe.is_below_copies.then_some(Export::MadeAgain(again));
+    for export in unmade.into_iter().chain([Export::LookedUp(again)]) {
+        let made = buildkit_build(buildkit, recipe, export, step, &unseen);
+        let (made, ..) = made.await.inspect_err(|error| debug!("{step}: {error:#}")).ok()?;
+        if made.id == *id {
+            debug!("{step}: {name} need not be fetched");
+            return Some(Sibling::made(made, name.to_owned(), recipe.is_below_copies));
+        }
+    }
+    debug!("{step}: {name} is not what is made here, and has to be fetched");
+    None
 }
 
 /// A build, with what it was found to read of its context.

@@ -363,7 +363,7 @@ impl BuildKit {
         }
         let dockerfile = addition.dockerfile(match export {
             // a layer that is linked is no copy
-            Export::MadeAgain(_) => Unpacked::InTheImage,
+            Export::MadeAgain(_) | Export::LookedUp(_) => Unpacked::InTheImage,
             _ => Unpacked::Linked,
         });
         let made = self.build_inline(addition.build(&dockerfile, files), export, step, events);

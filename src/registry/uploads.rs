@@ -90,24 +90,29 @@ impl Remote {
         self.upload_in(None, digest, content).await
     }
 
-    /// As [`Remote::upload`], in a session that is open already. Where the registry has lost it, another is begun.
+    /// As [`Remote::upload`], in a session that is open already. Where the registry does not take it there, another is begun.
     ///
     /// # Errors
     /// As [`Remote::upload`].
-    pub async fn upload_in(&self, mut session: Option<Session>, digest: &Digest, content: impl Into<Content>) -> Result<(), Error> {
+    pub async fn upload_in(&self, session: Option<Session>, digest: &Digest, content: impl Into<Content>) -> Result<(), Error> {
         let content = content.into();
-        retried(|| {
-            let (open, content) = (session.take(), &content);
-            async move {
-                let Session(url) = match open {
-                    Some(session) => session,
-                    None => self.open().await?,
-                };
-                let finished = self.finish(url, digest, content).await;
-                finished.map_err(|error| unless_spent(error, content))
+        if let Some(Session(url)) = session {
+            match self.finish(url, digest, &content).await {
+                Err(error) if content.is_there() => debug!("{error}; another upload is begun"),
+                done => return done,
             }
+        }
+        retried(|| async {
+            let Session(url) = self.open().await?;
+            let finished = self.finish(url, digest, &content).await;
+            finished.map_err(|error| unless_spent(error, &content))
         })
         .await
+    }
+
+    /// Leaves what was begun.
+    pub async fn close(&self, session: Session) {
+        self.cancel(session.0).await;
     }
 
     /// Uploads a blob whose digest comes out of its bytes: one POST, one PATCH, one PUT.

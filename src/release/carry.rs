@@ -85,9 +85,11 @@ pub async fn carry_out<'p>(
     }
     carrying.remember(&staged);
     let digests = carrying.digests(&obtained, &staged);
-    let committed = match digests {
-        Some(digests) => Some(carrying.commit(&digests, sessions, author).await),
-        None => None,
+    let committed = if let Some(digests) = digests {
+        Some(carrying.commit(&digests, sessions, author).await)
+    } else {
+        carrying.leave(sessions).await;
+        None
     };
     let published = matches!(committed, Some(Ok(_)));
     let (records, problem) = match committed {
@@ -217,7 +219,7 @@ impl<'p> Carrying<'p, '_> {
         if let (Err(_), Some(cache)) = (&copied, &release.sources.cache) {
             pushed::forget(cache, fingerprint);
         }
-        copied?;
+        copied.map_err(|error| error.hint("run again: it is looked for elsewhere then, or built"))?;
         self.manifests.borrow_mut().insert(index, manifest.clone());
         Ok(())
     }
@@ -369,6 +371,20 @@ impl<'p> Carrying<'p, '_> {
             expected.inspect_err(|error| debug!("{error}")).ok()
         });
         join_all(expected).await
+    }
+
+    /// Takes back what [`Self::expect_records`] began, unless nobody may be kept waiting.
+    async fn leave(&self, sessions: Vec<Option<Session>>) {
+        if self.limits.cancel.is_cancelled() {
+            return;
+        }
+        let channels = self.release.places.published(self.release.plan);
+        let left = channels.iter().zip(sessions).map(async |(channel, session)| {
+            if let Some(session) = session {
+                channel.home().close(session).await;
+            }
+        });
+        join_all(left).await;
     }
 
     async fn commit(

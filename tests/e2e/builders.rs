@@ -507,11 +507,17 @@ fn what_a_builder_loses_in_the_middle_of_a_run_is_the_same_again() {
 
 #[test]
 fn what_is_published_from_here_is_built_upon_as_the_builder_has_it() {
-    let project = Project::of_images(&["base", "web"]).file("web/Dockerfile", "FROM base\nCOPY data /data2\n");
-    project.run(&["push-all"]).ok();
-    project.write("web/data", "changed");
-    let ran = project.run(&["push-all", "-v"]).ok();
-    let is_told = ran.stderr.contains("base: the builder has ");
-    assert_eq!(is_told, push_is_part_of_the_build(), "{}", ran.stderr);
-    assert_eq!(project.registry.layers("kevin-web")[..1], project.registry.layers("kevin-base"));
+    let above = ["", "RUN [\"/bin/busybox\", \"true\"]\n"];
+    for above in &above[..if is_classic() { 1 } else { 2 }] {
+        let project = Project::of_images(&["base", "web"])
+            .busybox("base/busybox")
+            .file("base/Dockerfile", "FROM scratch\nCOPY busybox /bin/busybox\nCOPY data /app/data\n")
+            .file("web/Dockerfile", format!("FROM base\n{above}COPY data /data2\n"));
+        project.run(&["push-all"]).ok();
+        project.write("web/data", "changed");
+        let ran = project.run(&["push-all", "-v"]).ok();
+        let is_told = ran.stderr.contains(" need not be fetched");
+        assert_eq!(is_told, push_is_part_of_the_build(), "{above}: {}", ran.stderr);
+        assert_eq!(project.registry.layers("kevin-web")[..2], project.registry.layers("kevin-base"));
+    }
 }

@@ -29,8 +29,10 @@ pub(in crate::docker) enum Export<'a> {
     Store(&'a Reference),
     /// It does, and is to be made again as far as that can be done.
     Replicated(&'a Reference, Ahead<'a>),
-    /// It stays in the builder's cache, and is to be made again; an error where that cannot be done.
+    /// It is to be made again, whether the builder has to make it before or not; an error where that cannot be done.
     MadeAgain(Ahead<'a>),
+    /// It stays in the builder's cache, and is to be made again as it is there; an error where that cannot be done.
+    LookedUp(Ahead<'a>),
     /// The daemon stores it, and pushes it.
     StoreAndPush(Push<'a>),
     Push(Push<'a>),
@@ -51,7 +53,8 @@ impl<'a> Export<'a> {
     fn again(self) -> Option<Again<'a>> {
         match self {
             Self::Replicated(_, ahead) => Some((Compared::Folders, ahead)),
-            Self::MadeAgain(ahead) => Some((Compared::All, ahead)),
+            Self::MadeAgain(ahead) => Some((Compared::Unsure, ahead)),
+            Self::LookedUp(ahead) => Some((Compared::All, ahead)),
             _ => None,
         }
     }
@@ -74,7 +77,7 @@ impl<'a> Export<'a> {
             Self::StoreAndPush(push) => ("image", [pushed(push), vec![("unpack", no())]].concat()),
             Self::Push(push) => ("image", [pushed(push), vec![("store", no())]].concat()),
             // without an exporter, nothing is written as layers
-            Self::MadeAgain(_) => ("", Vec::new()),
+            Self::MadeAgain(_) | Self::LookedUp(_) => ("", Vec::new()),
             Self::Nowhere => ("image", vec![("push", no()), ("store", no())]),
             Self::Files => ("tar", Vec::new()),
         }

@@ -162,7 +162,7 @@ async fn settled(made: &mut Made, bridge: &Bridge, settling: Settling<'_>) -> Op
     let (plan, one) = planning.await.ok()??;
     made.set_config(plan.config()?);
     let (what, ahead) = again?;
-    let replica = if what == Compared::All && plan.is_sure {
+    let replica = if what == Compared::Unsure && plan.is_sure {
         made.leave();
         plan.made(cache.as_deref())
     } else {

@@ -47,8 +47,6 @@ pub(super) struct Plan {
     names: Vec<String>,
     /// Of what is below.
     inventory: Inventory,
-    /// The time of the newest file, in seconds since 1970.
-    newest: i64,
     /// Whether it tells all that a builder would make of it, but for the times of folders.
     pub(super) is_sure: bool,
     config: Config,
@@ -83,15 +81,13 @@ impl Plan {
             if entries > MOST_ENTRIES {
                 return None;
             }
-            let files = tree.values().filter(|entry| !matches!(entry.what, What::Folder));
-            newest = files.map(|entry| entry.mtime).fold(newest, i64::max);
+            newest = newest_in(&tree, newest);
             known.add(&tree);
             laid.push((layer.vertex.clone(), tree));
         }
         Some(Self {
             below,
             inventory,
-            newest,
             is_sure,
             layers: laid,
             names: layers.into_iter().map(|layer| layer.name).collect(),
@@ -99,11 +95,14 @@ impl Plan {
         })
     }
 
-    /// What a builder leaves unmade. Folders that it would make at this moment are as old as the newest file.
+    /// What a builder leaves unmade. Folders that it would make at this moment are as old as the newest file up to their layer:
+    /// what comes above it does not change a layer.
     pub(super) fn made(mut self, cache: Option<&Path>) -> Replica {
-        for entry in self.layers.iter_mut().flat_map(|(_, tree)| tree.values_mut()) {
-            if entry.mtime == NOW {
-                entry.mtime = self.newest;
+        let mut newest = self.newest_below();
+        for (_, tree) in &mut self.layers {
+            newest = newest_in(tree, newest);
+            for entry in tree.values_mut().filter(|entry| entry.mtime == NOW) {
+                entry.mtime = newest;
             }
         }
         let left = std::mem::take(&mut self.names);
@@ -153,7 +152,15 @@ impl Plan {
         Ok(self.replica(cache.as_deref()))
     }
 
+    fn newest_below(&self) -> i64 {
+        self.below.as_ref().map_or(0, |below| below.newest)
+    }
+
     fn replica(self, cache: Option<&Path>) -> Replica {
+        let newest = self
+            .layers
+            .iter()
+            .fold(self.newest_below(), |newest, (_, tree)| newest_in(tree, newest));
         let vertex = match self.layers.last() {
             Some((vertex, _)) => Some(vertex.clone()),
             None => self.below.as_ref().and_then(|below| below.vertex.clone()),
@@ -172,6 +179,7 @@ impl Plan {
             vertex,
             layers: layers.collect(),
             left: Vec::new(),
+            newest,
             inventory,
             config: self.config,
             is_claimed: AtomicBool::new(false),
@@ -180,12 +188,20 @@ impl Plan {
     }
 }
 
+/// The time of the newest file, or that one.
+fn newest_in(tree: &Tree, or: i64) -> i64 {
+    let files = tree.values().filter(|entry| !matches!(entry.what, What::Folder));
+    files.map(|entry| entry.mtime).fold(or, i64::max)
+}
+
 /// What is compared with what a builder has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compared {
     /// Digests are going to tell of the rest.
     Folders,
     All,
+    /// All, and nothing of what a builder may leave unmade ([`Plan::is_sure`]).
+    Unsure,
 }
 
 type Entries<'t> = Vec<(&'t String, &'t mut Entry)>;
@@ -197,7 +213,7 @@ fn by_folder(tree: &mut Tree, what: Compared) -> BTreeMap<String, Entries<'_>> {
         folders.entry(tree::folder_of(path).to_owned()).or_default().push((path, entry));
     }
     let has_folders = |entries: &Entries<'_>| entries.iter().any(|(_, entry)| matches!(entry.what, What::Folder));
-    folders.retain(|_, entries| what == Compared::All || has_folders(entries));
+    folders.retain(|_, entries| what != Compared::Folders || has_folders(entries));
     folders
 }
 
@@ -211,6 +227,8 @@ pub(in crate::docker) struct Replica {
     layers: Vec<Made>,
     /// What a builder has left unmade: what it calls the vertexes of these layers.
     left: Vec<String>,
+    /// The time of the newest file in it, in seconds since 1970.
+    newest: i64,
     inventory: Inventory,
     config: Config,
     is_claimed: AtomicBool,
@@ -428,6 +446,7 @@ mod tests {
             vertex: None,
             layers,
             left: Vec::new(),
+            newest: 0,
             inventory: Inventory::default(),
             config: Config::of(FRONTEND, 1).expect("a configuration"),
             is_claimed: AtomicBool::new(false),

@@ -13,6 +13,7 @@ use crate::docker::buildkit::llb::{Copy, Step};
 
 const LINK_MODE: u32 = 0o777;
 const PERMISSIONS: u32 = 0o777;
+const SETGID: u32 = 0o2000;
 /// Of a folder that is made because something goes into it.
 const FOLDER_MODE: u32 = 0o755;
 /// Of `SELinux`, on whatever a machine that has it keeps.
@@ -180,7 +181,7 @@ impl Layer<'_> {
         match source.map(|at| (at, form(&sent.stats[at].1))) {
             Some((at, Form::File)) if copy.unpacks => self.unpack(&sent.content(at), &to),
             Some((at, Form::File)) => {
-                let is_into = copy.to.ends_with('/') || self.is_folder(&to);
+                let is_into = copy.to.ends_with('/') || copy.to.ends_with("/.") || self.is_folder(&to);
                 let name = from.trim_end_matches('\0').rsplit('\0').next()?;
                 let target = if is_into { format!("{to}{name}\0") } else { to };
                 if let Some(mode) = copy.mode {
@@ -274,6 +275,9 @@ impl Layer<'_> {
     /// `None` where a folder takes the place of something else, or gives way to it: what was in it goes with it. A link may lead
     /// elsewhere.
     fn add(&mut self, path: String, entry: Entry) -> Option<()> {
+        if path.ends_with("\0..\0") || path == "..\0" {
+            return None;
+        }
         self.reach(folder_of(&path))?;
         let is_folder = matches!(entry.what, What::Folder);
         match self.kind(&path) {
@@ -291,13 +295,22 @@ impl Layer<'_> {
 
     /// A folder that is made, or gets something into it, and those above it. `None` where the way there is through a link.
     fn reach(&mut self, path: &str) -> Option<()> {
+        let mut above = 0;
         for (at, _) in path.match_indices('\0') {
             let path = &path[..=at];
+            if path.rsplit('\0').nth(1) == Some("..") {
+                return None;
+            }
             let mode = match self.kind(path) {
-                None => FOLDER_MODE,
+                None => {
+                    // a system hands the bit down, which some versions take away again
+                    self.is_sure &= above & SETGID == 0;
+                    FOLDER_MODE
+                }
                 Some(Kind::Folder { mode }) => mode,
                 Some(Kind::File | Kind::Link) => return None,
             };
+            above = mode;
             let folder = Entry {
                 what: What::Folder,
                 mode,
@@ -439,6 +452,7 @@ mod tests {
         let inside = ["a", "a/file 640"];
         assert_eq!(shape(vec![copy("/file", "/a/")], &["a"]).expect("known"), inside);
         assert_eq!(shape(vec![copy("/file", "/a")], &["a"]).expect("known"), inside);
+        assert_eq!(shape(vec![copy("/file", "/a/.")], &[]).expect("known"), inside);
         assert_eq!(shape(vec![copy("/file", "/")], &[]).expect("known"), ["file 640"]);
     }
 
@@ -486,6 +500,13 @@ mod tests {
             ..copy("/file", to)
         };
         assert!(is_sure(copy("/", "/")) && is_sure(with(0o755, "/")));
+        let mut shared = Inventory::new(true);
+        shared.add(&Tree::from([(parts("to"), entry(What::Folder, 0o2755))]));
+        let in_shared = |to| lay(&[Step::Copy(copy("/file", to))], &sent(), &shared).expect("known").is_sure;
+        assert!(
+            in_shared("/to/") && !in_shared("/to/new/"),
+            "of a folder that is made in one of a group"
+        );
         assert!(!is_sure(with(0o4755, "/")), "more than permissions");
         assert!(!is_sure(with(0o755, "/to/")), "of a folder that is made");
         let all = Copy {
