@@ -287,6 +287,16 @@ fn what_is_known_to_the_last_entry_a_builder_is_not_sent() {
         let files = |channel: &str| project.registry.files(&format!("{channel}-{image}"));
         assert_eq!(files("kevin"), files("other"), "{image}");
     }
+    // folders of the layers below are as old as they were
+    let before = project.registry.layers("kevin-web");
+    project.write("web/tree/usr/lib/deep/two", "newer");
+    let newer = File::options().write(true).open(project.path("web/tree/usr/lib/deep/two"));
+    let later = SystemTime::now() + Duration::from_secs(100);
+    newer.expect("opened").set_modified(later).expect("set");
+    project.run(&["push-all"]).ok();
+    let after = project.registry.layers("kevin-web");
+    assert_eq!((&after[..6], after.len()), (&before[..6], 8));
+    assert_ne!(after[6], before[6]);
 }
 
 #[test]

@@ -341,7 +341,7 @@ fn platform_name(parts: &[String]) -> String {
     parts.collect::<Vec<_>>().join("/")
 }
 
-/// A build is there, and only cannot be made again by this program.
+/// A build has nothing wrong, and only cannot be made again by this program.
 #[derive(Debug)]
 pub(super) struct NotAgain {
     pub(super) why: String,
