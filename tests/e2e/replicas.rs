@@ -49,7 +49,7 @@ fn copied(project: Project) -> Project {
         .file("base/etc/b", "b <&>")
         .file(
             "web/Dockerfile",
-            "FROM base\nWORKDIR /work/here\nCOPY server /usr/bin/server\nCOPY . /app/files\nLABEL sign=\"<&>\"\nENTRYPOINT [\"/usr/bin/server\"]\n",
+            "FROM base\nWORKDIR /srv/here\nCOPY server /usr/bin/server\nCOPY . /app/files\nLABEL sign=\"<&>\"\nENTRYPOINT [\"/usr/bin/server\"]\n",
         )
         .file("web/server", mark.repeat(60_000))
         .file("web/empty", "")
@@ -245,7 +245,7 @@ fn what_is_known_to_the_last_entry_a_builder_is_not_sent() {
     // what comes from the builder's cache has the times of then
     let mark = project.registry.to_string();
     let of_base = "FROM scratch\nCOPY lib /usr/lib/\nCOPY lib/deep/two /usr/lib/deep/too\nCOPY . /all\n";
-    let of_web = "FROM base\nWORKDIR /work/here\nCOPY data there/\nCOPY --chmod=600 data /usr/lib/one\nCOPY tree /\nCOPY . .\n";
+    let of_web = "FROM base\nWORKDIR /srv/here\nCOPY data there/\nCOPY --chmod=600 data /usr/lib/one\nCOPY tree /\nCOPY . .\n";
     let project = project
         .file("base/Dockerfile", format!("{of_base}# {mark}\n"))
         .file("base/lib/one", &mark)
