@@ -48,7 +48,7 @@ impl UserName {
         if name.is_empty() {
             return Err(refused(raw, "nothing is left of it"));
         }
-        Self::checked(name).map_err(|(why, hints)| hints.into_iter().fold(refused(name, why), Problem::hint))
+        Self::checked(name).map_err(|(why, hints)| hints.into_iter().fold(refused(raw, why), Problem::hint))
     }
 
     /// # Errors
@@ -252,7 +252,8 @@ mod tests {
             "a:b",
             "$(id)",
         ] {
-            assert!(UserName::clean(raw).is_err(), "{raw:?}");
+            let refused = UserName::clean(raw).expect_err(raw).to_string();
+            assert!(refused.contains(&format!("`{}`", printable(raw))), "{refused}");
         }
     }
 

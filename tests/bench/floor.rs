@@ -26,7 +26,7 @@ impl Floor {
     }
 }
 
-/// `registry`: through the proxy, as the tools go. The channel `bench` is there.
+/// The channel `bench` is there.
 pub fn measure(workload: &Workload, registry: &str) -> Result<Vec<Floor>> {
     let sources = workload.sources()?;
     let agent = Agent::new_with_defaults();

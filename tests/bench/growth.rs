@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use crate::Settings;
 use crate::doors;
-use crate::files;
 use crate::place::Place;
 use crate::plot;
 use crate::rounds::Bench;
@@ -109,9 +108,13 @@ pub fn run(place: &Place, settings: &Settings) -> Result<()> {
 fn point(place: &Place, settings: &Settings, step: &Step, tools: &mut [Tool]) -> Result<Point> {
     let folder = place.folder.join("workload");
     let workload = Workload::create(&folder, step.shape, settings.seed, Variants::Normal, &settings.busybox)?;
-    files::write(&workload, &format!("{}/bench", place.proxy.host), place.base)?;
+    let registry = if step.latency.is_zero() {
+        &place.registry
+    } else {
+        &place.proxy.host
+    };
     place.proxy.delay(step.latency);
-    let (_, results) = Bench::new(place, workload, tools, &JOBS).run(settings.rounds)?;
+    let (_, results) = Bench::new(place, workload, tools, &JOBS).run(settings.rounds, registry)?;
     place.proxy.delay(Duration::ZERO);
     let seconds = |name: &str, job: Job| {
         let index = tools.iter().position(|tool| tool.name == name)?;

@@ -104,7 +104,6 @@ fn peers(place: &Place, settings: &Settings) -> Result<()> {
     let shape = Shape::six_services(settings.scale);
     let folder = place.folder.join("workload");
     let workload = Workload::create(&folder, shape, settings.seed, Variants::Both, &settings.busybox)?;
-    files::write(&workload, &format!("{}/bench", place.proxy.host), place.base)?;
     let mut tools = tools::all(place.base, place.remote.as_deref());
     for tool in &mut tools {
         let is_wanted = settings.tools.split(',').any(|part| tool.name.contains(part));
@@ -112,12 +111,14 @@ fn peers(place: &Place, settings: &Settings) -> Result<()> {
             tool.version = Err("not asked for".to_owned());
         }
     }
-    let (workload, results) = Bench::new(place, workload, &tools, &Job::ALL).run(settings.rounds)?;
+    let mut bench = Bench::new(place, workload, &tools, &Job::ALL);
+    bench.count()?;
+    let (workload, results) = bench.run(settings.rounds, &place.registry)?;
     let report = Report {
         engine: &place.engine,
         tools: &tools,
         results: &results,
-        floor: &floor::measure(&workload, &place.proxy.host).context("the machine's floor")?,
+        floor: &floor::measure(&workload, &place.registry).context("the machine's floor")?,
     };
     print!("{}", report.text());
     report.add_to(&place.folder.join("results.json"), settings)

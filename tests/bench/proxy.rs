@@ -15,13 +15,14 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
 
-/// What came so far.
-#[derive(Clone, Copy)]
+/// What came.
+#[derive(Clone, Copy, Serialize)]
 pub struct Count {
     /// Of the requests' bodies.
     pub bytes: u64,

@@ -7,8 +7,10 @@ use anyhow::{Error, Result};
 use serde::Serialize;
 
 use crate::check::{Checker, Found};
+use crate::files;
 use crate::measure::{self, Usage};
 use crate::place::Place;
+use crate::proxy::Count;
 use crate::tools::{Job, Kind, Tool, YARDSTICK};
 use crate::workload::Workload;
 
@@ -16,9 +18,6 @@ use crate::workload::Workload;
 pub struct Sample {
     #[serde(flatten)]
     pub usage: Usage,
-    /// In the bodies of requests to the registry.
-    pub sent_bytes: u64,
-    pub requests: u64,
     /// The set's layers, compressed as this tool has them, each once.
     pub set_bytes: u64,
     /// How many tags are at another digest, where nothing had changed.
@@ -29,6 +28,8 @@ pub struct Sample {
 #[derive(Default, Serialize)]
 pub struct Runs {
     pub samples: Vec<Sample>,
+    /// In a round that is not among the samples.
+    pub sent: Option<Count>,
     /// Why those that were not right were not.
     pub wrong: Vec<String>,
 }
@@ -45,6 +46,9 @@ pub struct Bench<'a> {
     results: Results,
 }
 
+/// What is kept of a job that was done right.
+type Keep = fn(&mut Runs, Sample, Count);
+
 impl<'a> Bench<'a> {
     pub fn new(place: &'a Place, workload: Workload, tools: &'a [Tool], jobs: &'a [Job]) -> Self {
         let checker = Checker::new(&place.registry);
@@ -59,11 +63,21 @@ impl<'a> Bench<'a> {
         }
     }
 
+    /// Once, through the proxy, which the times of the rounds are without: it works on the same processors as all the others.
+    pub fn count(&mut self) -> Result<()> {
+        self.prepare(&self.place.proxy.host)?;
+        for index in self.present() {
+            eprintln!("{}, what is sent: {}", self.place.engine, self.tools[index].name);
+            self.turn(index, |runs, _, count| runs.sent = Some(count))?;
+        }
+        Ok(())
+    }
+
     /// Each round has another order, and every second one goes backwards.
-    pub fn run(mut self, rounds: usize) -> Result<(Workload, Results)> {
-        fs::create_dir_all(self.place.folder.join("logs"))?;
+    pub fn run(mut self, rounds: usize, registry: &str) -> Result<(Workload, Results)> {
+        self.prepare(registry)?;
         for round in 0..rounds {
-            let mut order: Vec<usize> = (0..self.tools.len()).filter(|&index| self.tools[index].version.is_ok()).collect();
+            let mut order = self.present();
             if round % 2 == 1 {
                 order.reverse();
             }
@@ -71,18 +85,32 @@ impl<'a> Bench<'a> {
             order.rotate_left(first);
             for index in order {
                 eprintln!("{}, round {} of {rounds}: {}", self.place.engine, round + 1, self.tools[index].name);
-                self.place.empty()?;
-                match self.tools[index].kind {
-                    Kind::Builds => self.build(index)?,
-                    Kind::Copies => self.copy(index),
-                }
+                self.turn(index, |runs, sample, _| runs.samples.push(sample))?;
             }
         }
         Ok((self.workload, self.results))
     }
 
+    fn prepare(&self, registry: &str) -> Result<()> {
+        files::write(&self.workload, &format!("{registry}/bench"), self.place.base)?;
+        Ok(fs::create_dir_all(self.place.folder.join("logs"))?)
+    }
+
+    fn present(&self) -> Vec<usize> {
+        (0..self.tools.len()).filter(|&index| self.tools[index].version.is_ok()).collect()
+    }
+
+    fn turn(&mut self, index: usize, keep: Keep) -> Result<()> {
+        self.place.empty()?;
+        match self.tools[index].kind {
+            Kind::Builds => self.build(index, keep)?,
+            Kind::Copies => self.copy(index, keep),
+        }
+        Ok(())
+    }
+
     /// All jobs, up to the first that goes wrong: the others have something else to do then.
-    fn build(&mut self, index: usize) -> Result<()> {
+    fn build(&mut self, index: usize, keep: Keep) -> Result<()> {
         let mut before = None;
         for &job in self.jobs {
             match job {
@@ -97,7 +125,7 @@ impl<'a> Bench<'a> {
                 }
             }
             let channel = if job == Job::SecondChannel { "second" } else { "bench" };
-            before = self.job(index, job, channel, before.as_ref().filter(|_| job == Job::Nothing));
+            before = self.job(index, job, channel, before.as_ref().filter(|_| job == Job::Nothing), keep);
             if before.is_none() {
                 break;
             }
@@ -105,13 +133,13 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn copy(&mut self, index: usize) {
+    fn copy(&mut self, index: usize, keep: Keep) {
         let tools = self.tools;
         let yardstick = tools.iter().find(|tool| tool.name == YARDSTICK).expect("it is in the list");
         if self.is_prepared(index, &yardstick.script)
-            && let Some(first) = self.job(index, Job::SecondChannel, "second", None)
+            && let Some(first) = self.job(index, Job::SecondChannel, "second", None, keep)
         {
-            self.job(index, Job::Nothing, "second", Some(&first));
+            self.job(index, Job::Nothing, "second", Some(&first), keep);
         }
     }
 
@@ -130,11 +158,11 @@ impl<'a> Bench<'a> {
         self.results[index][job as usize].wrong.push(format!("{error:#}"));
     }
 
-    fn job(&mut self, index: usize, job: Job, channel: &str, before: Option<&Found>) -> Option<Found> {
+    fn job(&mut self, index: usize, job: Job, channel: &str, before: Option<&Found>, keep: Keep) -> Option<Found> {
         match self.measured(index, job, channel, before) {
-            Ok((sample, found)) => {
+            Ok((sample, count, found)) => {
                 eprintln!("  {:<20}{:>8.3} s", job.name(), sample.usage.seconds);
-                self.results[index][job as usize].samples.push(sample);
+                keep(&mut self.results[index][job as usize], sample, count);
                 Some(found)
             }
             Err(error) => {
@@ -144,7 +172,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn measured(&mut self, index: usize, job: Job, channel: &str, before: Option<&Found>) -> Result<(Sample, Found)> {
+    fn measured(&mut self, index: usize, job: Job, channel: &str, before: Option<&Found>) -> Result<(Sample, Count, Found)> {
         let tool = &self.tools[index];
         let log = self
             .place
@@ -159,11 +187,13 @@ impl<'a> Bench<'a> {
         let found = self.checker.channel(&self.workload, channel)?;
         let sample = Sample {
             usage,
-            sent_bytes: ended.bytes - begun.bytes,
-            requests: ended.requests - begun.requests,
             set_bytes: found.bytes(),
             moved: before.map_or(0, |before| before.moved(&found)),
         };
-        Ok((sample, found))
+        let count = Count {
+            bytes: ended.bytes - begun.bytes,
+            requests: ended.requests - begun.requests,
+        };
+        Ok((sample, count, found))
     }
 }

@@ -43,15 +43,25 @@ pub fn plain(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     table.to_string()
 }
 
-type Measure = (&'static str, fn(&Sample) -> f64);
+type Measure = (&'static str, fn(&Runs) -> Vec<f64>);
 
 const MEASURES: [Measure; 5] = [
-    ("seconds", |sample| sample.usage.seconds),
-    ("MB sent", |sample| millions(sample.sent_bytes)),
-    ("requests", |sample| f64::from(u32::try_from(sample.requests).unwrap_or(u32::MAX))),
-    ("client CPU seconds", |sample| sample.usage.cpu_seconds),
-    ("client MB of memory", |sample| millions(sample.usage.memory_bytes)),
+    ("seconds", |runs| of_each(runs, |sample| sample.usage.seconds)),
+    ("MB sent", |runs| runs.sent.iter().map(|sent| millions(sent.bytes)).collect()),
+    ("requests", |runs| runs.sent.iter().map(|sent| whole(sent.requests)).collect()),
+    ("client CPU seconds", |runs| of_each(runs, |sample| sample.usage.cpu_seconds)),
+    ("client MB of memory", |runs| {
+        of_each(runs, |sample| millions(sample.usage.memory_bytes))
+    }),
 ];
+
+fn of_each(runs: &Runs, measure: fn(&Sample) -> f64) -> Vec<f64> {
+    runs.samples.iter().map(measure).collect()
+}
+
+fn whole(number: u64) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+}
 
 #[expect(clippy::cast_precision_loss, reason = "to be read by people")]
 fn millions(bytes: u64) -> f64 {
@@ -86,8 +96,8 @@ impl Report<'_> {
         text
     }
 
-    fn table(&self, what: &str, measure: fn(&Sample) -> f64, summary: fn(Vec<f64>) -> Option<f64>) -> String {
-        let of = |runs: &Runs| summary(runs.samples.iter().map(measure).collect());
+    fn table(&self, what: &str, measure: fn(&Runs) -> Vec<f64>, summary: fn(Vec<f64>) -> Option<f64>) -> String {
+        let of = |runs: &Runs| summary(measure(runs));
         let yardstick = self.tools.iter().position(|tool| tool.name == YARDSTICK);
         let rows = self.tools.iter().zip(self.results).filter(|(tool, _)| tool.version.is_ok());
         let rows = rows.map(|(tool, results)| {
@@ -132,11 +142,11 @@ impl Report<'_> {
             let jobs = Job::ALL.iter().zip(results).map(|(job, runs)| {
                 let medians = MEASURES
                     .iter()
-                    .map(|(what, measure)| ((*what).to_owned(), json!(median(runs.samples.iter().map(measure).collect()))));
+                    .map(|(what, measure)| ((*what).to_owned(), json!(median(measure(runs)))));
                 let medians: serde_json::Map<_, _> = medians.collect();
                 (
                     job.name().to_owned(),
-                    json!({ "medians": medians, "samples": runs.samples, "wrong": runs.wrong }),
+                    json!({ "medians": medians, "samples": runs.samples, "sent": runs.sent, "wrong": runs.wrong }),
                 )
             });
             let jobs: serde_json::Map<_, _> = jobs.collect();
@@ -151,7 +161,7 @@ impl Report<'_> {
         let mut all: Value = match fs::read(file) {
             Ok(text) => serde_json::from_slice(&text)?,
             Err(_) => json!({
-                "format": 1,
+                "format": 2,
                 "seed": settings.seed,
                 "rounds": settings.rounds,
                 "scale": settings.scale,
