@@ -29,6 +29,9 @@ const MOST_FOLDERS: usize = 2_000;
 const SPARE_RECORDS: usize = 1_000;
 /// A file as young as this can change again without any sign: clocks of file systems tick slowly, some in two seconds.
 const YOUNG: Duration = Duration::from_secs(2);
+/// The same where the kernel's clock gives the times: it ticks a hundred times a second at least (Linux, `CONFIG_HZ`), and a write
+/// gives the time at which it began.
+const YOUNG_BY_KERNEL: Duration = Duration::from_millis(20);
 
 /// What tells one state of a file from every other: a digest of path, device, inode, size, and the times of the last
 /// change of content (mtime) and of anything (ctime).
@@ -54,16 +57,39 @@ impl Stamp {
     }
 }
 
-/// Whether a file that was last changed then may change after `look` and keep its stamp.
-pub(super) fn is_young(metadata: &Metadata, look: SystemTime) -> bool {
+/// Whether the file may change after `look` and keep its stamp.
+pub(super) fn is_young(path: &Path, metadata: &Metadata, look: SystemTime) -> bool {
+    let is_within = |age| is_within(age, metadata, look);
+    is_within(YOUNG) && (is_within(YOUNG_BY_KERNEL) || !is_timed_by_kernel(path, metadata))
+}
+
+fn is_within(age: Duration, metadata: &Metadata, look: SystemTime) -> bool {
     let changed = (metadata.mtime(), metadata.mtime_nsec()).max((metadata.ctime(), metadata.ctime_nsec()));
     let look = look.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let settled = look.saturating_sub(YOUNG);
+    let settled = look.saturating_sub(age);
     let settled = (
         i64::try_from(settled.as_secs()).unwrap_or(i64::MAX),
         i64::from(settled.subsec_nanos()),
     );
     changed > settled
+}
+
+/// Whether the file system is on this machine and known to take the time of a change from the kernel as it is. One with small
+/// inodes (ext4) keeps seconds alone.
+#[cfg(target_os = "linux")]
+fn is_timed_by_kernel(path: &Path, metadata: &Metadata) -> bool {
+    let known = [
+        libc::BTRFS_SUPER_MAGIC,
+        libc::EXT4_SUPER_MAGIC,
+        libc::TMPFS_MAGIC,
+        libc::XFS_SUPER_MAGIC,
+    ];
+    metadata.ctime_nsec() % 1_000_000 != 0 && rustix::fs::statfs(path).is_ok_and(|found| known.contains(&found.f_type))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_timed_by_kernel(_: &Path, _: &Metadata) -> bool {
+    false
 }
 
 /// Where hashes are kept.
@@ -88,7 +114,7 @@ impl HashCache {
     /// What `content` says.
     pub fn file<E>(&self, path: &Path, as_what: &str, content: impl FnOnce() -> Result<Hash, E>) -> Result<Hash, E> {
         let look = SystemTime::now();
-        let stand = || fs::metadata(path).map(|metadata| (Stamp::new(Path::new(as_what), &metadata), is_young(&metadata, look)));
+        let stand = || fs::metadata(path).map(|metadata| (Stamp::new(Path::new(as_what), &metadata), is_young(path, &metadata, look)));
         let (known, before) = (self.of(path), stand().ok());
         if let Some(hash) = before.as_ref().and_then(|(stamp, _)| known.get(stamp)) {
             return Ok(hash);
@@ -274,7 +300,8 @@ mod tests {
         assert_eq!(cache.file(old, "c", || Err(())), Err(()));
         assert_eq!(hash(old, "c"), 3, "what is wrong is not kept");
         let young = dir.path().join("young");
-        fs::write(&young, "").expect("written");
+        let file = fs::File::create(&young).expect("written");
+        file.set_modified(SystemTime::now() + Duration::from_hours(1)).expect("set");
         assert_eq!([hash(&young, "a"), hash(&young, "a")], [4, 5]);
     }
 
@@ -341,11 +368,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_young_for_two_seconds() {
+    fn a_file_is_young_for_as_long_as_its_clock_may_stand_still() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let metadata = file.as_file().metadata().expect("metadata");
-        let now = SystemTime::now();
-        assert!(is_young(&metadata, now) && is_young(&metadata, now - Duration::from_secs(100)));
-        assert!(!is_young(&metadata, now + Duration::from_secs(3)));
+        let changed = metadata.modified().expect("a time");
+        let is_young = |age| is_young(file.path(), &metadata, changed + age);
+        assert!(is_young(Duration::ZERO) && is_young(YOUNG_BY_KERNEL / 2));
+        assert_eq!(is_young(YOUNG / 2), !is_timed_by_kernel(file.path(), &metadata));
+        assert!(!is_young(YOUNG + Duration::from_secs(1)));
+        assert!(super::is_young(file.path(), &metadata, SystemTime::UNIX_EPOCH), "of a time to come");
+        let of_another = Path::new("/proc/self/status");
+        assert!(!is_timed_by_kernel(of_another, &fs::metadata(of_another).expect("metadata")));
     }
 }

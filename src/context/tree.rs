@@ -225,7 +225,7 @@ impl Entry {
         let hash = hash(&file, size)?;
         let metadata = file.metadata()?;
         ensure!(Stamp::new(&self.path, &metadata) == *stamp, CHANGED);
-        Ok((hash, is_young(&metadata, look)))
+        Ok((hash, is_young(full, &metadata, look)))
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::Error;
 use tracing::debug;
 
+use super::builders::Builders;
 use super::push::Pushed;
 use super::recipe::{Built, Recipe, Sibling};
-use super::remote::Remote;
 use super::utilities::{Addition, Busybox};
 use super::{Access, BuilderChoice, Daemon, PushBy, Store};
 use crate::builder::Choice;
@@ -20,7 +20,7 @@ use crate::registry::Manifest;
 /// What images are built with, once it has answered.
 pub enum Engine {
     Daemon(Box<Daemon>),
-    Remote(Remote),
+    Builders(Builders),
 }
 
 impl Engine {
@@ -40,8 +40,8 @@ impl Engine {
                 ))
             }
             Choice::BuildKits(nodes) => {
-                let (remote, told) = Remote::connect(nodes, access).await?;
-                Ok((Self::Remote(remote), told))
+                let (builders, told) = Builders::connect(nodes, access).await?;
+                Ok((Self::Builders(builders), told))
             }
         }
     }
@@ -51,7 +51,7 @@ impl Engine {
     pub fn description(&self) -> String {
         match self {
             Self::Daemon(daemon) => daemon.description(),
-            Self::Remote(remote) => remote.description(),
+            Self::Builders(builders) => builders.description(),
         }
     }
 
@@ -66,23 +66,25 @@ impl Engine {
     pub fn pushes(&self) -> bool {
         match self {
             Self::Daemon(daemon) => daemon.pushes(),
-            Self::Remote(_) => true,
+            Self::Builders(_) => true,
         }
     }
 
     /// Lets `chosen` bring images to the registry, or who does it best where that answers in this time; tells where `chosen`
     /// cannot.
     pub fn push_by(&mut self, chosen: Option<PushBy>, answers_in: Duration) -> Option<String> {
-        if let Self::Remote(remote) = self {
-            remote.push_by = chosen;
+        if let Self::Builders(builders) = self {
+            builders.push_by = chosen;
         }
         if let Self::Daemon(daemon) = self {
             daemon.replicates = !daemon.builds_classically() && chosen.map_or(daemon.is_local, |chosen| chosen == PushBy::Client);
             daemon.push_by = chosen.unwrap_or_else(|| daemon.best_pusher(answers_in));
         }
         let by = match self {
-            Self::Remote(_) if chosen == Some(PushBy::Client) => "builder, and by the client where they are made of copied files alone",
-            Self::Remote(_) if chosen.is_none() => "builder, and by the client where that is near and they are made of copied files alone",
+            Self::Builders(_) if chosen == Some(PushBy::Client) => "builder, and by the client where they are made of copied files alone",
+            Self::Builders(_) if chosen.is_none() => {
+                "builder, and by the client where that is near and they are made of copied files alone"
+            }
             Self::Daemon(daemon) if daemon.pushes() && daemon.replicates => {
                 "builder, and by the client where they are made of copied files alone, and not in the daemon"
             }
@@ -106,7 +108,7 @@ impl Engine {
     pub async fn stages(&self, built: &Built, host: &str, step: &str) -> bool {
         match self {
             Self::Daemon(daemon) => daemon.stages(built, host, step).await,
-            Self::Remote(_) => built.pushed.is_none(),
+            Self::Builders(_) => built.pushed.is_none(),
         }
     }
 
@@ -114,7 +116,7 @@ impl Engine {
     pub fn has_pushed(&self, built: &Built, repository: &Repository, manifest: &Manifest) {
         let staging = match self {
             Self::Daemon(daemon) => &daemon.staging,
-            Self::Remote(remote) => &remote.staging,
+            Self::Builders(builders) => &builders.staging,
         };
         staging.learn(built, repository, manifest);
     }
@@ -131,7 +133,7 @@ impl Engine {
     pub fn refuse_what_it_cannot_do<'b>(&self, builds: impl IntoIterator<Item = &'b Build>) -> Result<(), Problem> {
         builds.into_iter().try_for_each(|build| match self {
             Self::Daemon(daemon) => daemon.refuse_what_it_cannot_do(build),
-            Self::Remote(_) => Ok(()),
+            Self::Builders(_) => Ok(()),
         })
     }
 
@@ -140,7 +142,7 @@ impl Engine {
     pub async fn build(&self, recipe: Recipe<'_>, step: &str, events: &Events) -> Result<Built, Error> {
         match self {
             Self::Daemon(daemon) => daemon.build(recipe, step, events).await,
-            Self::Remote(remote) => remote.build(recipe, step, events).await,
+            Self::Builders(builders) => builders.build(recipe, step, events).await,
         }
     }
 
@@ -151,7 +153,7 @@ impl Engine {
     pub async fn sibling(&self, image: &ImageName, reference: &Reference, built: &Built) -> Result<Sibling, Error> {
         match self {
             Self::Daemon(daemon) => daemon.sibling(image, reference, built).await,
-            Self::Remote(_) => Ok(Sibling::of(built, built.published(reference))),
+            Self::Builders(_) => Ok(Sibling::of(built, built.published(reference))),
         }
     }
 
@@ -165,7 +167,7 @@ impl Engine {
     pub async fn recall(&self, recipe: Recipe<'_>, name: &str, id: &Digest, step: &str) -> Option<Sibling> {
         match self {
             Self::Daemon(daemon) => daemon.recall(recipe, name, id, step).await,
-            Self::Remote(remote) => remote.recall(recipe, name, id, step).await,
+            Self::Builders(builders) => builders.recall(recipe, name, id, step).await,
         }
     }
 
@@ -185,7 +187,7 @@ impl Engine {
     pub async fn busybox(&self, utilities: &Utilities, platform: &str) -> Result<Busybox, Error> {
         match self {
             Self::Daemon(daemon) => Busybox::of(utilities, platform, async |image| daemon.binary_of(image, platform).await).await,
-            Self::Remote(remote) => Busybox::of(utilities, platform, async |image| remote.binary_of(image, platform).await).await,
+            Self::Builders(builders) => Busybox::of(utilities, platform, async |image| builders.binary_of(image, platform).await).await,
         }
     }
 
@@ -195,7 +197,7 @@ impl Engine {
         addition.refuse_own_folder()?;
         match self {
             Self::Daemon(daemon) => daemon.add_utilities(addition, step, events).await,
-            Self::Remote(remote) => remote.add_utilities(addition, step, events).await,
+            Self::Builders(builders) => builders.add_utilities(addition, step, events).await,
         }
     }
 
@@ -208,7 +210,7 @@ impl Engine {
         match (self, &built.pushed) {
             (_, Some(pushed)) => Ok(pushed.clone()),
             (Self::Daemon(daemon), None) => daemon.push_as(built, reference, step, events).await,
-            (Self::Remote(remote), None) => remote.staging.stage(built, reference, step, events).await,
+            (Self::Builders(builders), None) => builders.staging.stage(built, reference, step, events).await,
         }
     }
 
@@ -217,7 +219,7 @@ impl Engine {
     pub async fn tidy_up(&self) {
         match self {
             Self::Daemon(daemon) => daemon.tidy_up().await,
-            Self::Remote(remote) => remote.staging.finish(),
+            Self::Builders(builders) => builders.staging.finish(),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! folder names bollard.
 
 mod build;
+mod builders;
 mod buildkit;
 mod classic;
 mod containers;
@@ -13,7 +14,6 @@ mod instructions;
 mod meter;
 mod push;
 mod recipe;
-mod remote;
 mod staging;
 mod utilities;
 

@@ -151,11 +151,18 @@ impl Channel {
     }
 
     /// Brings what every record names, and begins the upload of one that is not known yet. `seen`: what the channel is.
+    /// `other`: a channel of this registry that has records.
     ///
     /// # Errors
     /// When the registry does not take it.
-    pub async fn expect(&self, seen: &State) -> Result<Session, Problem> {
-        let (session, ()) = tokio::try_join!(self.home.open(), self.upload_configuration(seen.record().is_some()))?;
+    pub async fn expect(&self, seen: &State, other: Option<&str>) -> Result<Session, Problem> {
+        let configuration = async {
+            match seen.record() {
+                Some(_) => Ok(()),
+                None => self.upload_configuration(other).await,
+            }
+        };
+        let (session, ()) = tokio::try_join!(self.home.open(), configuration)?;
         Ok(session)
     }
 
@@ -164,19 +171,23 @@ impl Channel {
     /// # Errors
     /// When the registry does not take it.
     pub async fn upload(&self, record: &Record, session: Option<Session>) -> Result<(), Problem> {
-        let is_there = session.is_some() || record.previous.is_some();
+        let is_first = session.is_none() && record.previous.is_none();
         let (digest, bytes) = record.encode().layer;
         let layer = self.home.upload_in(session, &digest, Bytes::from(bytes));
-        tokio::try_join!(self.upload_configuration(is_there), layer)?;
+        let configuration = async { if is_first { self.upload_configuration(None).await } else { Ok(()) } };
+        tokio::try_join!(configuration, layer)?;
         Ok(())
     }
 
-    /// All records have the same.
-    async fn upload_configuration(&self, is_there: bool) -> Result<(), Error> {
-        if is_there {
+    /// All records have the same, those of all channels.
+    async fn upload_configuration(&self, other: Option<&str>) -> Result<(), Error> {
+        let digest = Digest::of(EMPTY);
+        if let Some(other) = other.and_then(|other| self.registry.reference(other).ok())
+            && self.home.mount(&digest, other.repository()).await?
+        {
             return Ok(());
         }
-        self.home.upload(&Digest::of(EMPTY), EMPTY).await
+        self.home.upload(&digest, EMPTY).await
     }
 
     /// Makes the intent what the record is. Where there is no record, it becomes one of nothing, with the number 0.

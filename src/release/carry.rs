@@ -361,13 +361,17 @@ impl<'p> Carrying<'p, '_> {
     async fn expect_records(&self) -> Vec<Option<Session>> {
         let Release { plan, places, answers, .. } = self.release;
         let channels = places.published(plan);
+        let other = self.release.standing.iter().find_map(|standing| match standing {
+            Standing::Elsewhere { offer, .. } => Some(offer.channel.as_str()),
+            _ => None,
+        });
         let expected = channels.iter().zip(&answers.states).map(async |(channel, seen)| {
             let mut coming = self.release.to_publish();
             if !coming.any(|step| step.variant == channel.name.variant()) {
                 return None;
             }
             // where it cannot be done now, that is said when the record is there
-            let expected = self.limits.cancel.run_until_cancelled(channel.expect(seen)).await?;
+            let expected = self.limits.cancel.run_until_cancelled(channel.expect(seen, other)).await?;
             expected.inspect_err(|error| debug!("{error}")).ok()
         });
         join_all(expected).await

@@ -84,7 +84,7 @@ impl Question {
 }
 
 /// What the frontend has made.
-pub(super) struct Made {
+pub(super) struct FrontendResult {
     /// For the exporter.
     result: Bytes,
     /// By which the builder knows it.
@@ -101,7 +101,7 @@ pub(super) struct One {
     pub(super) config: Bytes,
 }
 
-impl Made {
+impl FrontendResult {
     /// Where it is for one platform.
     pub(super) fn one(&self) -> Option<One> {
         let part = self.definitions.0.get("")?;
@@ -181,7 +181,7 @@ impl Bridge {
     ///
     /// # Errors
     /// What the frontend said, or the refusal of [`Look::Before`]. [`Look::After`] comes later.
-    pub(super) async fn make(&mut self, question: Question, look: Option<Look>) -> Result<Made, Error> {
+    pub(super) async fn make(&mut self, question: Question, look: Option<Look>) -> Result<FrontendResult, Error> {
         if let Some(Look::Before { stage, folder, refusal }) = look {
             let mut before = question.clone();
             before.set("target".to_owned(), stage);
@@ -191,7 +191,7 @@ impl Bridge {
             }
         }
         let (result, answer) = self.solve(question).await?;
-        Ok(Made {
+        Ok(FrontendResult {
             result,
             one: answer.one.as_ref().map(|one| one.id.clone()),
             definitions: answer.definitions(),
@@ -203,7 +203,7 @@ impl Bridge {
     ///
     /// # Errors
     /// When the build has ended.
-    pub(super) async fn export(&mut self, made: &Made) -> Result<(), Error> {
+    pub(super) async fn export(&mut self, made: &FrontendResult) -> Result<(), Error> {
         let result = made.result.clone();
         self.end(Return { result, error: None }).await
     }
@@ -233,11 +233,11 @@ impl Bridge {
         let result = if let Some(result) = self.answered(&question).await? {
             result
         } else {
-            let asked = Solve {
+            let asked = SolveRequest {
                 frontend: question.frontend.to_owned(),
                 frontend_opt: question.attrs,
                 frontend_inputs: question.inputs,
-                ..Solve::new()
+                ..SolveRequest::new()
             };
             self.solved(asked).await?
         };
@@ -254,12 +254,12 @@ impl Bridge {
         };
         let ImageConfig { config } = self.call("ResolveImageConfig", asked).await?;
         let Some(config) = (upon.config)(&config) else { return Ok(None) };
-        let result = self.solved(Solve::definition(upon.definition())).await?;
+        let result = self.solved(SolveRequest::definition(upon.definition())).await?;
         Ok(Some(with_config(&result, config)))
     }
 
-    async fn solved(&mut self, asked: Solve) -> Result<Bytes, Error> {
-        let Solved { result } = self.call("Solve", asked).await?;
+    async fn solved(&mut self, asked: SolveRequest) -> Result<Bytes, Error> {
+        let SolveResponse { result } = self.call("Solve", asked).await?;
         Ok(result)
     }
 
@@ -268,7 +268,7 @@ impl Bridge {
     /// # Errors
     /// When the build has ended.
     pub(super) async fn step(&mut self, definition: Definition) -> Result<String, Error> {
-        let answer = Answer::decode(self.solved(Solve::definition(definition)).await?)?;
+        let answer = Answer::decode(self.solved(SolveRequest::definition(definition)).await?)?;
         Ok(answer.one.context("the builder made nothing of a part of the build")?.id)
     }
 
@@ -290,7 +290,7 @@ impl Bridge {
     ///
     /// # Errors
     /// When it could not be made, or the build has ended.
-    pub(super) async fn has_folder(&mut self, made: &Made, name: &str) -> Result<bool, Error> {
+    pub(super) async fn has_folder(&mut self, made: &FrontendResult, name: &str) -> Result<bool, Error> {
         self.any_has(&Answer::decode(made.result.clone())?, name).await
     }
 
@@ -333,7 +333,7 @@ pub(in crate::docker) enum Look {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Solve {
+struct SolveRequest {
     #[prost(message, optional, tag = "1")]
     definition: Option<Definition>,
     #[prost(string, tag = "2")]
@@ -348,7 +348,7 @@ struct Solve {
     frontend_inputs: HashMap<String, Bytes>,
 }
 
-impl Solve {
+impl SolveRequest {
     fn new() -> Self {
         Self {
             allow_result_return: true,
@@ -380,7 +380,7 @@ struct ImageConfig {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Solved {
+struct SolveResponse {
     #[prost(bytes = "bytes", tag = "3")]
     result: Bytes,
 }

@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 use tracing::{Span, debug};
 
 use super::folder::Folder;
-use super::gateway::{Bridge, Look, Made, Question};
+use super::gateway::{Bridge, FrontendResult, Look, Question};
 use super::replica::{Compared, Plan, Replica};
 use super::request::Again;
 use crate::docker::instructions::{self, Cache};
@@ -33,7 +33,7 @@ pub(super) struct Solved {
     pub(super) answer: HashMap<String, String>,
     /// Every instruction came from the cache.
     pub(super) cached: bool,
-    pub(super) made: Made,
+    pub(super) made: FrontendResult,
     pub(super) replica: Option<Arc<Replica>>,
 }
 
@@ -111,7 +111,10 @@ pub(super) fn tell_left(left: Vec<(String, bool)>, step: &str, events: &Events) 
 }
 
 /// `solving` ends when it was told to, or because it cannot go on.
-async fn made<A>(solving: impl Future<Output = Result<A, Error>>, making: Making<'_>) -> Result<(A, Made, Option<Arc<Replica>>), Error> {
+async fn made<A>(
+    solving: impl Future<Output = Result<A, Error>>,
+    making: Making<'_>,
+) -> Result<(A, FrontendResult, Option<Arc<Replica>>), Error> {
     let Making {
         mut bridge,
         question,
@@ -150,7 +153,7 @@ async fn made<A>(solving: impl Future<Output = Result<A, Error>>, making: Making
 }
 
 /// Settles what the exporter would leave to chance.
-async fn settled(made: &mut Made, bridge: &Bridge, settling: Settling<'_>) -> Option<Arc<Replica>> {
+async fn settled(made: &mut FrontendResult, bridge: &Bridge, settling: Settling<'_>) -> Option<Arc<Replica>> {
     let Settling {
         folders,
         siblings,

@@ -40,7 +40,7 @@ pub(in crate::docker) struct Replica {
     /// Of the definition, the one that makes the last layer.
     vertex: Option<String>,
     /// The lowest first.
-    layers: Vec<Made>,
+    layers: Vec<OwnLayer>,
     /// What a builder has left unmade: what it calls the vertexes of these layers.
     left: Vec<String>,
     /// The time of the newest file in it, in seconds since 1970.
@@ -52,7 +52,7 @@ pub(in crate::docker) struct Replica {
     pub(in crate::docker) progress: Arc<Progress>,
 }
 
-struct Made {
+struct OwnLayer {
     /// None where a name takes too much room.
     layout: Option<Layout>,
     /// Where digests are kept.
@@ -78,7 +78,7 @@ impl fmt::Debug for Replica {
     }
 }
 
-impl Made {
+impl OwnLayer {
     fn of(tree: Tree, cache: Option<&Path>) -> Self {
         Self {
             layout: Layout::of(tree),
@@ -209,13 +209,13 @@ impl Replica {
         // the smallest tells which dialect the engine writes
         let mut made: Vec<_> = own.iter().zip(&self.layers).filter(|(digest, _)| !is_there(digest)).collect();
         made.sort_by_key(|(_, made)| made.layout.as_ref().map_or(0, |layout| layout.size));
-        let of_nothing = Made {
+        let of_nothing = OwnLayer {
             layout: Layout::of(Tree::new()),
             cache: None,
             written: Mutex::default(),
         };
         for (digest, made) in made {
-            let written = |made: &Made, dialect| made.written(dialect).ok().filter(|tar| tar.digest == *digest);
+            let written = |made: &OwnLayer, dialect| made.written(dialect).ok().filter(|tar| tar.digest == *digest);
             // a folder that is made may be there already
             if let Some(tar) = written(&of_nothing, Dialect::ALL[0]) {
                 parts.layers.insert(digest.clone(), tar);
@@ -243,7 +243,7 @@ mod tests {
 
     /// Two layers of a file each, and their digests as an engine writes them.
     fn replica(dialect: Dialect) -> (Replica, Vec<Digest>) {
-        let layers: Vec<Made> = [1, 2]
+        let layers: Vec<OwnLayer> = [1, 2]
             .map(|size| {
                 let folder = Arc::new(Folder::of_inline(&[Inline::file("f", &vec![7; size], 0o644)]));
                 let content = tree::Content {
@@ -258,7 +258,7 @@ mod tests {
                     mode: 0o644,
                     mtime: 1,
                 };
-                Made {
+                OwnLayer {
                     layout: Layout::of(Tree::from([("f\0".to_owned(), entry)])),
                     cache: None,
                     written: Mutex::default(),
@@ -286,7 +286,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let (replica, digests) = replica(Dialect::OF_BUILDKIT);
         let written = |at: usize, dialect| {
-            let made = Made {
+            let made = OwnLayer {
                 layout: replica.layers[at].layout.clone(),
                 cache: Some(dir.path().to_owned()),
                 written: Mutex::default(),

@@ -13,7 +13,7 @@ use super::config::Config;
 use super::inventory::Inventory;
 use super::lay::{Laid, lay};
 use super::tree::{self, Entry, MOST_ENTRIES, NOW, Sent, Tree, What};
-use super::{Made, Replica};
+use super::{OwnLayer, Replica};
 use crate::docker::buildkit::folder::Folder;
 use crate::docker::buildkit::gateway::{Bridge, One};
 use crate::docker::buildkit::llb::{self, Below, Step};
@@ -157,7 +157,7 @@ impl Plan {
         let mut inventory = self.inventory;
         let layers = self.layers.into_iter().map(|(_, tree)| {
             inventory.add(&tree);
-            Made::of(tree, cache)
+            OwnLayer::of(tree, cache)
         });
         Replica {
             below: self.below,

@@ -25,7 +25,7 @@ use crate::problem::Problem;
 use crate::proxy::is_loopback;
 use crate::reference::{Digest, Reference};
 
-pub struct Remote {
+pub struct Builders {
     /// One at least.
     members: Vec<Member>,
     access: Access,
@@ -45,7 +45,7 @@ struct Member {
     is_near: bool,
 }
 
-impl Remote {
+impl Builders {
     /// Builders that do not answer are left out with a note.
     ///
     /// # Errors
@@ -62,13 +62,13 @@ impl Remote {
         let told = told.collect();
         let access = access.clone();
         let staging = Staging::new(None, Some(Dialect::OF_BUILDKIT), access.registry.clone(), access.cache.clone());
-        let remote = Self {
+        let builders = Self {
             members,
             access,
             staging: Arc::new(staging),
             push_by: None,
         };
-        Ok((remote, told))
+        Ok((builders, told))
     }
 
     /// The one that builds this image: of those that have its platforms, always the same while it is among them
