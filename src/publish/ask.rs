@@ -10,7 +10,7 @@ use crate::fingerprint::Fingerprint;
 use crate::plan::{Plan, Step};
 use crate::problem::Problem;
 use crate::record::Entry;
-use crate::reference::{Digest, Tag};
+use crate::reference::{Digest, ImageName, Repository, Tag};
 use crate::registry::{Manifest, Remote};
 
 /// What the registry says before anything is done.
@@ -87,6 +87,13 @@ pub enum Known {
 }
 
 impl Offer {
+    /// Where its channel has its records.
+    #[must_use]
+    pub fn home(&self, image: &ImageName) -> Option<Repository> {
+        let repository = self.repository.repository().to_string();
+        repository.strip_suffix(&format!("-{image}"))?.parse().ok()
+    }
+
     async fn found(&self, staged: &Tag) -> Result<Option<Manifest>, Problem> {
         let digest = match &self.known {
             Known::Fingerprint => return Ok(self.repository.get(staged).await?),

@@ -151,11 +151,11 @@ impl Channel {
     }
 
     /// Brings what every record names, and begins the upload of one that is not known yet. `seen`: what the channel is.
-    /// `other`: a channel of this registry that has records.
+    /// `other`: where another channel has its records.
     ///
     /// # Errors
     /// When the registry does not take it.
-    pub async fn expect(&self, seen: &State, other: Option<&str>) -> Result<Session, Problem> {
+    pub async fn expect(&self, seen: &State, other: Option<&Repository>) -> Result<Session, Problem> {
         let configuration = async {
             match seen.record() {
                 Some(_) => Ok(()),
@@ -180,10 +180,10 @@ impl Channel {
     }
 
     /// All records have the same, those of all channels.
-    async fn upload_configuration(&self, other: Option<&str>) -> Result<(), Error> {
+    async fn upload_configuration(&self, other: Option<&Repository>) -> Result<(), Error> {
         let digest = Digest::of(EMPTY);
-        if let Some(other) = other.and_then(|other| self.registry.reference(other).ok())
-            && self.home.mount(&digest, other.repository()).await?
+        if let Some(other) = other
+            && self.home.mount(&digest, other).await?
         {
             return Ok(());
         }

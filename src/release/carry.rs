@@ -361,17 +361,21 @@ impl<'p> Carrying<'p, '_> {
     async fn expect_records(&self) -> Vec<Option<Session>> {
         let Release { plan, places, answers, .. } = self.release;
         let channels = places.published(plan);
-        let other = self.release.standing.iter().find_map(|standing| match standing {
-            Standing::Elsewhere { offer, .. } => Some(offer.channel.as_str()),
-            _ => None,
-        });
+        let other = plan
+            .steps
+            .iter()
+            .zip(&self.release.standing)
+            .find_map(|(step, standing)| match standing {
+                Standing::Elsewhere { offer, .. } => offer.home(&step.image),
+                _ => None,
+            });
         let expected = channels.iter().zip(&answers.states).map(async |(channel, seen)| {
             let mut coming = self.release.to_publish();
             if !coming.any(|step| step.variant == channel.name.variant()) {
                 return None;
             }
             // where it cannot be done now, that is said when the record is there
-            let expected = self.limits.cancel.run_until_cancelled(channel.expect(seen, other)).await?;
+            let expected = self.limits.cancel.run_until_cancelled(channel.expect(seen, other.as_ref())).await?;
             expected.inspect_err(|error| debug!("{error}")).ok()
         });
         join_all(expected).await
